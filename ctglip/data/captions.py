@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,8 +26,10 @@ from ctglip.vocabulary.organs import OrganDictionary
 from ctglip.vocabulary.prompts import negative_prompts, normal_prompts, positive_prompts
 
 CaptionKind = Literal["abnormal", "normal", "silent"]
-_REMEMBERED = 10_000
+_REMEMBERED = 2_000
 """Captions whose false texts are remembered."""
+Rows = Int[np.ndarray, " n"]
+_NONE = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +80,21 @@ class OrganCaptions:
         return tuple(dict.fromkeys(text for one in single for text in one.report or one.dictionary[:1]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FindingTexts:
     """What reports of a split affirm of an organ: the same abnormalities, in all the ways that they are said.
 
     Attributes:
         names: the abnormalities.
         captions: how they are said.
-        cumulative: how likely each is to be drawn where its study is drawn, added up from the first on.
-        total: their sum.
+        cumulative: how likely each is to be drawn where its study is drawn, added up from the first on, the last 1.
+        total: their sum before.
     """
 
     organ: str
     names: frozenset[str]
-    captions: tuple[Caption, ...]
-    cumulative: tuple[float, ...]
+    captions: Sequence[Caption]
+    cumulative: Float[np.ndarray, " n"]
     total: float
 
 
@@ -102,13 +104,17 @@ class Paraphrases:
 
     Attributes:
         dictionary: texts of the dictionary.
-        reports: texts of reports that affirm it and nothing else.
         finding_texts: what reports affirm of the organ that holds it, alone or with others.
     """
 
     dictionary: tuple[int, ...]
-    reports: tuple[int, ...]
     finding_texts: tuple[FindingTexts, ...] = ()
+
+    @property
+    def reports(self) -> tuple[int, ...]:
+        """Texts of reports that affirm it and nothing else."""
+        alone = (finding for finding in self.finding_texts if len(finding.names) == 1)
+        return tuple(dict.fromkeys(text for one in alone for caption in one.captions for text in caption.report))
 
 
 class CaptionBuilder:
@@ -131,18 +137,11 @@ class CaptionBuilder:
         self.texts: list[str] = []
         self._numbers: dict[str, int] = {}
         self._keys: dict[tuple[str, frozenset[str]], int] = {}
-        self._captions_by_names: dict[tuple[str, frozenset[str]], list[tuple[Caption, float]]] = defaultdict(list)
-        self._finding_texts: dict[tuple[str, str], list[FindingTexts]] | None = None
         self._affirmed: dict[str, set[str]] = defaultdict(set)
         self._prompts: dict[tuple[bool, str, str], tuple[str, ...]] = {}
         self._false: dict[Hashable, tuple[tuple[str, ...], tuple[str, ...], frozenset[str]]] = {}
         self._related: dict[frozenset[str], frozenset[str]] = {}
         self._normal_prompts: dict[str, tuple[tuple[int, ...], ...]] = {}
-
-    @property
-    def keys(self) -> tuple[tuple[str, frozenset[str]], ...]:
-        """What each caption key stands for: an organ and the abnormalities that are affirmed in it."""
-        return tuple(self._keys)
 
     def add(self, findings: Sequence[Finding], organ: str) -> OrganCaptions:
         """The captions of one organ from the findings of its study's report."""
@@ -157,54 +156,50 @@ class CaptionBuilder:
             found.append((report[1].of(organ), rows))
         for evidence, _ in found:
             self._affirmed[evidence.organ].update(evidence.affirmed)
-        self._finding_texts = None
         self._normal_prompts.clear()  # they tell apart what is affirmed of other studies
         return [self._captions(evidence, rows) for evidence, rows in found]
 
-    def paraphrases(self, organ: str, abnormality: str) -> Paraphrases:
-        """The texts that affirm an abnormality in an organ; those of reports come from all captions added so far."""
-        prompts = self._number(self._prompts_of(True, abnormality, organ))
-        finding_texts = tuple(self._finding_texts_by_name().get((organ, abnormality), ()))
-        alone = (finding for finding in finding_texts if finding.names == {abnormality})
-        reports = (text for finding in alone for caption in finding.captions for text in caption.report)
-        return Paraphrases(prompts, tuple(dict.fromkeys(reports)), finding_texts)
+    def affirm(self, names: Mapping[str, Iterable[str]]) -> None:
+        """Count abnormalities as affirmed of some organ of that name."""
+        for organ, several in names.items():
+            self._affirmed[organ].update(several)
 
-    def _finding_texts_by_name(self) -> dict[tuple[str, str], list[FindingTexts]]:
-        if self._finding_texts is None:
-            self._finding_texts = {}
-            for (organ, names), weighted in self._captions_by_names.items():
-                weights = np.array([weight for _, weight in weighted])
-                finding = FindingTexts(
-                    organ, names, tuple(s for s, _ in weighted), _cumulative(weights), float(weights.sum())
-                )
-                for name in names:
-                    self._finding_texts.setdefault((organ, name), []).append(finding)
-        return self._finding_texts
+    def positive_prompts(self, organ: str, abnormality: str) -> tuple[str, ...]:
+        """The dictionary's words that affirm an abnormality of an organ."""
+        return self._prompts_of(True, abnormality, organ)
+
+    def prompts_of_normal(self, organ: str) -> tuple[tuple[str, ...], ...]:
+        """The dictionary's words for a normal organ: that it is, and what it has not, what others have first."""
+        entry, common = self.organs[organ], self._affirmed[organ]
+        names = allowed_negatives(OrganEvidence(organ), self.organs, self.abnormalities)
+        several = ([n for n in names if n in common], [n for n in names if n not in common])
+        denials = ([text for name in names for text in self._prompts_of(False, name, organ)] for names in several)
+        return tuple(tuple(texts) for texts in (normal_prompts(entry), *denials) if texts)
 
     def _captions(self, evidence: OrganEvidence, findings: Sequence[Finding]) -> OrganCaptions:
-        affirmed = tuple(evidence.affirmed)
-        suspected = bool(evidence.uncertain) or bool(evidence.sentences)
+        affirmed, (kind, several) = tuple(evidence.affirmed), self.statements(evidence, findings)
         key = (evidence.organ, frozenset(affirmed) | evidence.uncertain, evidence.negated)
         if key not in self._false:
-            self._false[key] = self._false_names(evidence)
-        hard, others, near = self._false[key]
-        kind: CaptionKind = "silent"
-        several: tuple[Caption, ...] = ()
-        if affirmed:
-            kind, several = "abnormal", self._abnormal(evidence, findings)
-        elif not suspected and (evidence.mentioned or self.unmentioned_as_negative):
-            kind, several = "normal", self._normal(evidence, findings)
-        maybe = evidence.elsewhere.union(affirmed) if affirmed else evidence.elsewhere
-        if maybe not in self._related:
-            self._related[maybe] = related(maybe, self.abnormalities)
-        return OrganCaptions(evidence.organ, kind, affirmed, several, hard, others, near, self._related[maybe])
+            self._false[key] = false_names(*key, self.organs, self.abnormalities)
+        possible = self.possible(evidence.elsewhere.union(affirmed) if affirmed else evidence.elsewhere)
+        return OrganCaptions(evidence.organ, kind, affirmed, several, *self._false[key], possible)
 
-    def _false_names(self, evidence: OrganEvidence) -> tuple[tuple[str, ...], tuple[str, ...], frozenset[str]]:
-        """What the report denies, what it passes over, and which is easily mistaken for what is there."""
-        allowed = allowed_negatives(evidence, self.organs, self.abnormalities)
-        hard = tuple(name for name in allowed if name in evidence.negated)
-        others = tuple(name for name in allowed if name not in evidence.negated)
-        return hard, others, confusable(evidence, self.abnormalities)
+    def statements(
+        self, evidence: OrganEvidence, findings: Sequence[Finding]
+    ) -> tuple[CaptionKind, tuple[Caption, ...]]:
+        """The kind of an organ and what is true of it; what is affirmed in it is not counted for others."""
+        if evidence.affirmed:
+            return "abnormal", self._abnormal(evidence, findings)
+        suspected = bool(evidence.uncertain) or bool(evidence.sentences)
+        if not suspected and (evidence.mentioned or self.unmentioned_as_negative):
+            return "normal", self._normal(evidence, findings)
+        return "silent", ()
+
+    def possible(self, names: frozenset[str]) -> frozenset[str]:
+        """Abnormalities that may be there with all their kin."""
+        if names not in self._related:
+            self._related[names] = related(names, self.abnormalities)
+        return self._related[names]
 
     def _abnormal(self, evidence: OrganEvidence, findings: Sequence[Finding]) -> tuple[Caption, ...]:
         organ = evidence.organ
@@ -220,8 +215,6 @@ class CaptionBuilder:
             several.append(Caption(self._key(organ, every), self._number((sentences,)), (), every))
         elif not several[0].report:
             several[0] = replace(several[0], report=self._number((sentences,)))
-        for caption in several:
-            self._captions_by_names[organ, caption.names].append((caption, 1 / len(several)))
         return tuple(several)
 
     def _normal(self, evidence: OrganEvidence, findings: Sequence[Finding]) -> tuple[Caption, ...]:
@@ -229,18 +222,9 @@ class CaptionBuilder:
         calm = [f.sentence for f in findings if f.organ == organ and f.status in ("normal", "negated")]
         alone = self._number(dict.fromkeys(s for s in calm if _organs_of(findings, s) == {organ}))
         if organ not in self._normal_prompts:
-            self._normal_prompts[organ] = self._prompts_of_normal(evidence)
+            self._normal_prompts[organ] = tuple(map(self._number, self.prompts_of_normal(organ)))
         key = self._key(organ, ())
         return tuple(Caption(key, alone, prompts) for prompts in self._normal_prompts[organ])
-
-    def _prompts_of_normal(self, evidence: OrganEvidence) -> tuple[tuple[int, ...], ...]:
-        """The dictionary's words for a normal organ: that it is, and what it has not, what others have first."""
-        organ = self.organs[evidence.organ]
-        allowed = allowed_negatives(evidence, self.organs, self.abnormalities)
-        common = self._affirmed[organ.name]
-        several = ([n for n in allowed if n in common], [n for n in allowed if n not in common])
-        denials = ([text for name in names for text in self._prompts_of(False, name, organ.name)] for names in several)
-        return tuple(self._number(texts) for texts in (normal_prompts(organ), *denials) if texts)
 
     def _prompts_of(self, affirmed: bool, abnormality: str, organ: str) -> tuple[str, ...]:
         """The dictionary's prompts, filled in once."""
@@ -261,6 +245,25 @@ class CaptionBuilder:
 
     def _key(self, organ: str, names: Iterable[str]) -> int:
         return self._keys.setdefault((organ, frozenset(names)), len(self._keys))
+
+
+def false_names(
+    organ: str,
+    maybe: frozenset[str],
+    negated: frozenset[str],
+    organs: OrganDictionary,
+    abnormalities: AbnormalityDictionary,
+) -> tuple[tuple[str, ...], tuple[str, ...], frozenset[str]]:
+    """What a report denies of an organ, what it passes over, and which is easily mistaken for what is there.
+
+    Args:
+        maybe: what it affirms or suspects.
+        negated: what it negates.
+    """
+    evidence = OrganEvidence(organ, uncertain=maybe)
+    allowed = allowed_negatives(evidence, organs, abnormalities)
+    hard = tuple(name for name in allowed if name in negated)
+    return hard, tuple(name for name in allowed if name not in negated), confusable(evidence, abnormalities)
 
 
 def _organs_of(findings: Sequence[Finding], sentence: str) -> set[str | None]:
@@ -303,6 +306,7 @@ class Negatives:
         self.paraphrases = paraphrases
         self.strategy: Strategy = strategy
         self._false: dict[Hashable, _False] = {}
+        self._affirmed: dict[str, _Affirmed] = {}
 
     def draw(
         self, captions: OrganCaptions, count: int, report_wording: float, rng: np.random.Generator
@@ -313,75 +317,109 @@ class Negatives:
             report_wording: probability of a report's words where there are any.
         """
         false = self._of(captions)
-        if not (count and false.finding_texts):
+        if not (count and len(false.rows)):
             return np.full(count, NO_TEXT, dtype=np.int64)
-        first = [false.denied[i] for i in rng.permutation(len(false.denied))[:count]] if false.denied else []
+        first = [false.denied[i] for i in rng.permutation(len(false.denied))[:count]] if len(false.denied) else []
         out = []
         for number, (which, caption, wording, position) in enumerate(rng.random((count, 4)).tolist()):
-            finding = false.finding_texts[
-                first[number] if number < len(first) else bisect_right(false.cumulative, which)
-            ]
+            drawn = first[number] if number < len(first) else bisect_right(false.cumulative, which)
+            finding = false.finding_texts[false.rows[drawn]]
             chosen = finding.captions[bisect_right(finding.cumulative, caption)]
             out.append(_worded(chosen, wording < report_wording, position))
         return np.array(out, dtype=np.int64)
 
     def _of(self, captions: OrganCaptions) -> _False:
-        key = (captions.organ, captions.hard, captions.others, captions.near, captions.possible)
+        near = captions.near if self.strategy == "hierarchy" else None
+        key = (captions.organ, captions.hard, captions.others, near, self._elsewhere(captions))
         if key not in self._false:
             if len(self._false) >= _REMEMBERED:
                 self._false.clear()
-            finding_texts = tuple(_false_finding_texts(captions, self.paraphrases, self.strategy))
-            weights = np.array([finding.total for finding in finding_texts])
-            if self.strategy == "hierarchy":
-                weights *= [CONFUSABLE_WEIGHT if finding.names & captions.near else 1.0 for finding in finding_texts]
-            denied = tuple(
-                position for position, finding in enumerate(finding_texts) if finding.names.issubset(captions.hard)
-            )
-            self._false[key] = _False(finding_texts, _cumulative(weights), denied)
+            self._false[key] = self._worked_out(captions)
         return self._false[key]
+
+    def _elsewhere(self, captions: OrganCaptions) -> frozenset[str] | None:
+        return captions.possible if self.strategy == "random" else None
+
+    def _worked_out(self, captions: OrganCaptions) -> _False:
+        """Claims of which no part can be true of the study's organ, nor, where organs are mixed, of any other organ."""
+        if self.strategy in ("none", "batch"):
+            return _False((), _NONE, np.zeros(0), _NONE)
+        affirmed = self._affirmed_of(captions.organ)
+        rows, denied = affirmed.within({*captions.hard, *captions.others}), affirmed.within(set(captions.hard))
+        if self.strategy == "random":
+            others = (words for (organ, _), words in self.paraphrases.items() if organ != captions.organ)
+            every = (one for words in others for one in words.finding_texts)
+            apart = list(dict.fromkeys(one for one in every if one.names.isdisjoint(captions.possible)))
+            rows = np.append(rows, len(affirmed.finding_texts) + np.arange(len(apart)))
+            also = [number for number, one in enumerate(apart) if one.names.issubset(captions.hard)]
+            denied = np.append(denied, len(affirmed.finding_texts) + np.array(also, dtype=np.int64))
+            affirmed = _Affirmed((*affirmed.finding_texts, *apart), ())
+        weights = affirmed.totals[rows]
+        if self.strategy == "hierarchy":
+            weights[np.isin(rows, affirmed.touching(captions.near))] *= CONFUSABLE_WEIGHT
+        sums = np.cumsum(weights)
+        return _False(affirmed.finding_texts, rows, sums / sums[-1:], np.searchsorted(rows, denied))
+
+    def _affirmed_of(self, organ: str) -> _Affirmed:
+        if organ not in self._affirmed:
+            names = sorted(name for other, name in self.paraphrases if other == organ)
+            every = (finding for name in names for finding in self.paraphrases[organ, name].finding_texts)
+            self._affirmed[organ] = _Affirmed(tuple(dict.fromkeys(every)), names)
+        return self._affirmed[organ]
+
+
+class _Affirmed:
+    """What reports affirm of an organ, those first whose abnormalities' names come first.
+
+    Args:
+        finding_texts: in this order.
+        names: the organ's abnormalities.
+
+    Attributes:
+        totals: of each, how likely it is drawn.
+    """
+
+    def __init__(self, finding_texts: tuple[FindingTexts, ...], names: Sequence[str]) -> None:
+        self.finding_texts = finding_texts
+        self.totals = np.array([finding.total for finding in finding_texts])
+        self._numbers = {name: number for number, name in enumerate(names)}
+        self._holds = np.zeros((len(finding_texts), len(names) + 1), dtype=np.float32)
+        for row, finding in enumerate(finding_texts):
+            self._holds[row, [self._numbers.get(name, -1) for name in finding.names]] = 1
+
+    def within(self, names: Set[str]) -> Rows:
+        """Those that affirm nothing but some abnormalities."""
+        others = 1 - self._marked(names)
+        return np.flatnonzero(self._holds @ others == 0)
+
+    def touching(self, names: Set[str]) -> Rows:
+        """Those that affirm any of some abnormalities."""
+        return np.flatnonzero(self._holds @ self._marked(names))
+
+    def _marked(self, names: Set[str]) -> Float[np.ndarray, " a"]:
+        found = np.zeros(self._holds.shape[1], dtype=np.float32)
+        found[[self._numbers[name] for name in names if name in self._numbers]] = 1
+        return found
 
 
 @dataclass(frozen=True)
 class _False:
-    """Claims that are false of an organ, how likely each is (added up), and which of them its report denies."""
+    """Claims that are false of an organ.
 
-    finding_texts: tuple[FindingTexts, ...]
-    cumulative: tuple[float, ...]
-    denied: tuple[int, ...]
+    Attributes:
+        finding_texts: all that reports affirm.
+        rows: which of them are false.
+        cumulative: how likely each of these is, added up.
+        denied: which of these its report denies.
+    """
 
-
-def _false_finding_texts(
-    captions: OrganCaptions, paraphrases: Mapping[tuple[str, str], Paraphrases], strategy: Strategy
-) -> list[FindingTexts]:
-    """Claims of which no part can be true of the study's organ, nor, where organs are mixed, of any other organ."""
-    if strategy in ("none", "batch"):
-        return []
-    false = {*captions.hard, *captions.others}
-    every = (finding for name in sorted(false) for finding in paraphrases[captions.organ, name].finding_texts)
-    usable = [finding for finding in every if finding.names <= false]
-    if strategy == "random":
-        pairs = (words for (organ, _), words in paraphrases.items() if organ != captions.organ and words.finding_texts)
-        usable += [c for words in pairs for c in words.finding_texts if c.names.isdisjoint(captions.possible)]
-    return list({(finding.organ, finding.names): finding for finding in usable}.values())
-
-
-def _cumulative(weights: Float[np.ndarray, " n"]) -> tuple[float, ...]:
-    """Weights added up from the first on, the last 1: where ``bisect_right`` finds the one that a chance falls on."""
-    sums = np.cumsum(weights)
-    return tuple((sums / sums[-1]).tolist()) if len(sums) else ()
+    finding_texts: Sequence[FindingTexts]
+    rows: Rows
+    cumulative: Float[np.ndarray, " n"]
+    denied: Rows
 
 
 def _worded(caption: Caption, from_report: bool, chance: float) -> int:
     """The wording that a number from 0 to 1 falls on."""
     pool = (caption.report if from_report else caption.dictionary) or caption.report or caption.dictionary
     return pool[int(chance * len(pool))]
-
-
-def permuted(captions: list[OrganCaptions], rng: np.random.Generator) -> list[OrganCaptions]:
-    """Captions exchanged between the studies of each organ."""
-    out = list(captions)
-    for organ in dict.fromkeys(s.organ for s in captions):
-        rows = [row for row, s in enumerate(captions) if s.organ == organ]
-        for row, other in zip(rows, rng.permutation(rows), strict=True):
-            out[row] = captions[int(other)]
-    return out

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ctglip.data.captions import OrganCaptions
+from ctglip.data.caption_tables import Taught
 from ctglip.data.samples import NO_TEXT
 from ctglip.types import Failure
 
@@ -39,13 +40,13 @@ class TextDataset(Dataset[S]):
     Attributes:
         texts: every text that can be drawn.
         text_ids: the number that samples have for each, and ``NO_TEXT`` at the end.
-        captions: of the organs that the dataset teaches.
+        taught: which organs and abnormalities.
         keys: what each text key stands for, where texts are of one organ: it and what is affirmed of it.
     """
 
     texts: Sequence[str]
     text_ids: Int[np.ndarray, " n"]
-    captions: Sequence[OrganCaptions]
+    taught: Taught
     keys: tuple[tuple[str, frozenset[str]], ...] = ()
 
     @abstractmethod
@@ -92,8 +93,16 @@ class TextDataset(Dataset[S]):
 
     def text_of(self, ids: Sequence[int] | np.ndarray | Tensor) -> list[str | None]:
         """The texts that samples name by number; None where there is none."""
-        texts = dict(zip(self.text_ids.tolist(), self.texts, strict=False))
-        return [texts.get(int(number)) for number in ids]
+        order, numbers = self._by_id
+        found = np.minimum(np.searchsorted(numbers, np.asarray(ids)), len(order) - 1)
+        pairs = zip(np.asarray(ids).tolist(), found.tolist(), strict=True)
+        return [self.texts[order[row]] if numbers[row] == one != NO_TEXT else None for one, row in pairs]
+
+    @cached_property
+    def _by_id(self) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+        """The texts, and ``NO_TEXT``, in the order of their numbers, and the numbers."""
+        order = np.argsort(self.text_ids, kind="stable")
+        return order, self.text_ids[order]
 
 
 def number_texts(texts: Sequence[str], text_ids: TextIds | None) -> Int[np.ndarray, " n"]:

@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.data.crops import CropSettings, OrganCrop, crop_region, cut_region
+from ctglip.data.instances import InstanceTable, instance_arrays
 from ctglip.data.reader import MAX_FAILED_SHARE, CachedReader, StandardizedStudy
 from ctglip.data.samples import OrganInstance
+from ctglip.data.split_tables import OrganSlots
 from ctglip.errors import StoreError
 from ctglip.files import check_id, free_bytes, value_hash
 from ctglip.places import cache_of
-from ctglip.store.study import organ_row
 from ctglip.store.tables import Store
 from ctglip.types import OrganRow
 from ctglip.vocabulary.organs import OrganDictionary
@@ -72,19 +72,8 @@ def instances_of(
         organs: names; the order within a study is theirs.
         settings: ``truncated`` decides about organs that the field of view cuts off.
     """
-    order = {organ: number for number, organ in enumerate(organs)}
-    distinct = dict.fromkeys(study_ids)
-    found: dict[str, list[OrganRow]] = {study_id: [] for study_id in distinct}
-    for columns in store.table("organs").iter_rows(named=True):
-        if columns["study_id"] in distinct and columns["organ"] in order:
-            row = organ_row(columns)
-            if settings.truncated == "keep" or not row.touches_border:
-                found[columns["study_id"]].append(row)
-    return [
-        OrganInstance(study_id, row)
-        for study_id, rows in found.items()
-        for row in sorted(rows, key=lambda r: order[r.organ])
-    ]
+    distinct = list(dict.fromkeys(study_ids))
+    return list(InstanceTable(distinct, organs, instance_arrays(store, distinct, organs, settings)))
 
 
 def open_crops(
@@ -101,7 +90,8 @@ def open_crops(
 
     load = partial(_load, store=store, settings=settings, organs=organs, files=files)
     capacity = len(instances) if keep == "memory" else 0
-    return CachedReader(load, instances, attrgetter("study_id"), capacity, threads, cache.max_damaged)
+    studies = instances.studies if isinstance(instances, InstanceTable) else None
+    return CachedReader(load, instances, attrgetter("study_id"), capacity, threads, cache.max_damaged, studies)
 
 
 def _load(study_id: str, some: Sequence[OrganInstance], *, store: Store, **how: Any) -> list[OrganCrop]:
@@ -198,8 +188,7 @@ class CropFiles:
         self.settings = settings
         self._writable = True
         # read now: polars' threads do not survive the fork of a worker process
-        organ_rows = store.table("organs").select("study_id", "organ", pl.int_range(pl.len()).over("study_id"))
-        self._slots = {(study_id, organ): slot for study_id, organ, slot in organ_rows.iter_rows()}
+        self._slots = OrganSlots(store)
         self._sources = dict(store.table("studies").select("study_id", "source_checksum").iter_rows())
 
     def path(self, study_id: str) -> Path:
@@ -215,7 +204,7 @@ class CropFiles:
         except OSError:
             return None
         try:
-            data = os.pread(stream, size, self._slots[study_id, row.organ] * size)
+            data = os.pread(stream, size, self._slots(study_id, row.organ) * size)
         except OSError:
             return None
         finally:
@@ -232,7 +221,7 @@ class CropFiles:
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                os.pwrite(stream, data, self._slots[study_id, row.organ] * len(data))
+                os.pwrite(stream, data, self._slots(study_id, row.organ) * len(data))
             finally:
                 os.close(stream)
         except OSError:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -12,25 +11,23 @@ import polars as pl
 from jaxtyping import Int
 
 from ctglip.data.augment import AugmentationParameters, AugmentSettings, augment_crop, draw_augmentations
-from ctglip.data.captions import CaptionBuilder, Negatives, OrganCaptions, draw_text, permuted
+from ctglip.data.caption_tables import CaptionTable
+from ctglip.data.captions import Negatives, OrganCaptions, draw_text
 from ctglip.data.collate import column, integer_column
 from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.data.dataset import LoaderBatch, TextDataset, TextIds, names_of, number_texts
-from ctglip.data.mirror import Mirror
-from ctglip.data.organ_crops import CacheSettings, instances_of, open_crops
+from ctglip.data.organ_crops import CacheSettings, open_crops
 from ctglip.data.rendering import CropStack
-from ctglip.data.samples import NO_TEXT, OrganInstance, OrganSample
+from ctglip.data.samples import NO_TEXT, OrganSample
 from ctglip.data.sampling import BalancedSampler, SamplingSettings, rows_of_rank
 from ctglip.data.scans import ScanDataSettings, ScansBesideCrops, ScanSettings
 from ctglip.data.settings import WITHOUT_TEXTS, DataSettings
+from ctglip.data.split_tables import Organs, caption_rules, present_organs, split_captions, split_instances
 from ctglip.errors import StoreError
 from ctglip.modality import MODALITIES
-from ctglip.reports.parser import get_parser
-from ctglip.store.findings import findings_by_study
 from ctglip.store.tables import Store
-from ctglip.types import Failure, Finding, Progress
+from ctglip.types import Failure, Progress
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
-from ctglip.vocabulary.evidence import organ_evidence
 from ctglip.vocabulary.negatives import Strategy
 from ctglip.vocabulary.organs import OrganDictionary
 
@@ -74,8 +71,7 @@ class OrganTexts:
     """Captions of many organs, and what a step draws of them: a text that is true, and texts that are false.
 
     Args:
-        reports: for each organ the findings of its report, and its name.
-        organs, abnormalities: the dictionaries.
+        captions: of each organ.
         settings: how texts are drawn.
         strategy: which dictionary negatives are drawn.
         seed: of the permutation, where one is asked for.
@@ -92,9 +88,7 @@ class OrganTexts:
 
     def __init__(
         self,
-        reports: Sequence[tuple[Sequence[Finding], str]],
-        organs: OrganDictionary,
-        abnormalities: AbnormalityDictionary,
+        captions: CaptionTable,
         settings: DataSettings,
         strategy: Strategy,
         seed: int,
@@ -102,18 +96,12 @@ class OrganTexts:
         text_ids: TextIds | None = None,
     ) -> None:
         self.settings = settings
-        builder = CaptionBuilder(organs, abnormalities, settings.unmentioned_as_negative)
-        captions = builder.add_all(reports)
-        if all(one.kind == "silent" for one in captions):
+        if not captions.taught.with_text:
             message = f"No report of {where} says anything of the wanted organs."
             raise StoreError(message, code="no_texts", fix=WITHOUT_TEXTS)
-        mirrors = isinstance(settings, CropDataSettings) and settings.augment.mirror > 0
-        self.mirrored = _mirrored(reports, captions, builder) if mirrors else {}
-        self.captions = permuted(captions, np.random.default_rng(seed)) if settings.permute_texts else captions
-        every = (*self.captions, *self.mirrored.values())
-        pairs = dict.fromkeys((one.organ, name) for one in every for name in (*one.hard, *one.others))
-        self.negatives = Negatives({pair: builder.paraphrases(*pair) for pair in pairs}, strategy)
-        self.texts, self.keys = builder.texts, builder.keys
+        self.captions = captions.permuted(np.random.default_rng(seed)) if settings.permute_texts else captions
+        self.negatives = Negatives(captions.paraphrases, strategy)
+        self.texts, self.keys = captions.texts, captions.keys
         self.text_ids = number_texts(self.texts, text_ids)
 
     def draw(
@@ -171,23 +159,26 @@ class OrganDataset(TextDataset[OrganSample]):
         check_modality(store, settings)
         self.settings = settings
         study_ids = studies_of(store, split)
-        names = settings.organs or trainable_organs(store, organs, abnormalities)
-        instances = instances_of(store, study_ids, [organs[name].name for name in names], settings.crops)
-        findings = findings_by_study(store, {instance.study_id for instance in instances})
+        names = [organs[name].name for name in settings.organs or trainable_organs(store, organs, abnormalities)]
+        instances = split_instances(store, study_ids, names, settings.crops)
+        wanted = Organs(study_ids, names, instances.study, instances.organ)
+        captions = split_captions(store, wanted, caption_rules(
+            organs, abnormalities, settings.unmentioned_as_negative, settings.augment.mirror > 0, settings.held_out
+        ))  # fmt: skip
         if settings.held_out:
-            instances = _without(settings.held_out, instances, findings, organs, abnormalities)
-        if not instances:
+            kept = np.flatnonzero(captions.profile >= 0)
+            instances, captions = instances.take(kept), captions.take(kept)
+        if not len(instances):
             raise no_organs(store, split)
         self.reader = open_crops(store, instances, settings.crops, organs, settings.cache, settings.threads)
-        self.instances = self.reader.preload(progress=progress)
-        reports = [(findings.get(one.study_id, []), one.organ) for one in self.instances]
+        self.reader.preload(progress=progress)
+        self.instances = instances
         where = f"the split {split!r} of {store.path}"
-        self.organ_texts = OrganTexts(reports, organs, abnormalities, settings, strategy, seed, where, text_ids)
+        self.organ_texts = OrganTexts(captions, settings, strategy, seed, where, text_ids)
         self.captions, self.keys = self.organ_texts.captions, self.organ_texts.keys
+        self.taught = self.captions.taught
         self.texts, self.text_ids = self.organ_texts.texts, self.organ_texts.text_ids
-        self.sampler = BalancedSampler(self.captions, settings.sampling, seed)
-        numbers = {study_id: number for number, study_id in enumerate(study_ids)}
-        self._study_index = np.array([numbers[instance.study_id] for instance in self.instances])
+        self.sampler = BalancedSampler(self.captions.pools(), settings.sampling, seed)
         self._organ_ids = {name: number for number, name in enumerate(organ_names or organs.names)}
 
     def __len__(self) -> int:
@@ -272,7 +263,7 @@ class OrganDataset(TextDataset[OrganSample]):
             settings=self.settings.crops,
             parameters=applied,
             organ_id=self._organ_ids[captions.organ],
-            study_index=int(self._study_index[row]),
+            study_index=int(self.instances.study[row]),
             text_id=text_id,
             text_key=text_key,
             negative_ids=negative_ids,
@@ -283,7 +274,7 @@ class OrganDataset(TextDataset[OrganSample]):
     def _captions(self, row: int, parameters: AugmentationParameters) -> tuple[OrganCaptions, AugmentationParameters]:
         """Captions of a row's organ after augmentation; without a mirror image where captions have none."""
         captions = self.captions[row]
-        mirrored = self.organ_texts.mirrored.get(captions) if parameters.mirrored else None
+        mirrored = self.captions.mirrored(row) if parameters.mirrored else None
         if parameters.mirrored and (mirrored is None or mirrored.organ not in self._organ_ids):
             return captions, replace(parameters, mirrored=False)
         return mirrored or captions, parameters
@@ -295,9 +286,10 @@ class OrganDataset(TextDataset[OrganSample]):
         Raises:
             StoreError: code ``damaged_store``: there is none.
         """
-        kind, rows = self.captions[row].kind, self._by_organ[self.captions[row].organ]
-        after = [*rows[rows > row].tolist(), *rows[rows < row].tolist()]
-        for other in sorted(after, key=lambda other: self.captions[other].kind != kind):
+        kinds, organs = self.captions.kind, self.captions.organ
+        rows = np.flatnonzero(organs == organs[row])
+        after = np.concatenate([rows[rows > row], rows[rows < row]])
+        for other in after[np.argsort(kinds[after] != kinds[row], kind="stable")].tolist():
             if other not in taken:
                 (crop,) = self.reader.read([self.instances[other]])
                 if crop is not None:
@@ -311,22 +303,6 @@ class OrganDataset(TextDataset[OrganSample]):
             code="damaged_store",
             fix="Run: ctglip store verify STORE --repair",
         )
-
-    @cached_property
-    def _by_organ(self) -> dict[str, np.ndarray]:
-        organs = np.array([captions.organ for captions in self.captions])
-        return {organ: np.flatnonzero(organs == organ) for organ in np.unique(organs).tolist()}
-
-
-def _mirrored(
-    reports: Sequence[tuple[Sequence[Finding], str]], captions: Sequence[OrganCaptions], builder: CaptionBuilder
-) -> dict[OrganCaptions, OrganCaptions]:
-    """Captions of organs to those of their mirror images, where these can be given."""
-    mirror = Mirror(builder.organs, get_parser())
-    found = [(one, mirror.findings(rows, organ)) for one, (rows, organ) in zip(captions, reports, strict=True)]
-    pairs = [(one, (rows, builder.organs.mirror(one.organ))) for one, rows in found if rows is not None]
-    others = builder.add_all([other for _, other in pairs])
-    return dict(zip([one for one, _ in pairs], others, strict=True))
 
 
 def check_modality(store: Store, settings: DataSettings) -> None:
@@ -379,18 +355,5 @@ def no_organs(store: Store, split: str) -> StoreError:
 
 def trainable_organs(store: Store, organs: OrganDictionary, abnormalities: AbnormalityDictionary) -> tuple[str, ...]:
     """Organs of the store that have an abnormality in the dictionary, in dictionary order."""
-    present = set(store.table("organs")["organ"].unique())
+    present = present_organs(store)
     return tuple(name for name in organs.names if name in present and abnormalities.of_organ(name))
-
-
-def _without(
-    held_out: Sequence[str],
-    instances: Sequence[OrganInstance],
-    findings: Mapping[str, Sequence[Finding]],
-    organs: OrganDictionary,
-    abnormalities: AbnormalityDictionary,
-) -> list[OrganInstance]:
-    """The organ instances in which no report affirms any of some abnormalities."""
-    names = {abnormalities[name].name for name in held_out}
-    pairs = ((instance, findings.get(instance.study_id, ())) for instance in instances)
-    return [p for p, rows in pairs if names.isdisjoint(organ_evidence(rows, p.organ, organs, abnormalities).affirmed)]

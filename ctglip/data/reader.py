@@ -4,7 +4,7 @@ as far as they fit."""
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -68,6 +68,7 @@ class CachedReader(Generic[K, T]):
         load: makes some things of one study: (study id, keys) to one for each key.
         keys: all that can be asked for.
         study_of: the study of a key.
+        studies: of all keys, where that is known.
         capacity: how many are kept in memory; the others are made again each time.
         threads: studies read at a time.
         max_damaged: share of the studies that may be unreadable; by default a twentieth.
@@ -81,19 +82,28 @@ class CachedReader(Generic[K, T]):
         capacity: int,
         threads: int = 2,
         max_damaged: float | None = None,
+        studies: Iterable[str] | None = None,
     ) -> None:
-        self.keys, self.study_of, self.threads = tuple(keys), study_of, threads
+        self.keys, self.study_of, self.threads = keys, study_of, threads
         self.max_damaged = MAX_FAILED_SHARE if max_damaged is None else max_damaged
         self._load, self._capacity = load, capacity
         self._items: dict[K, T] = {}
-        self._numbers = {name: number for number, name in enumerate(dict.fromkeys(map(study_of, keys)))}
+        names = dict.fromkeys(map(study_of, keys) if studies is None else studies)
+        self._numbers = {name: number for number, name in enumerate(names)}
         self._damaged = np.frombuffer(mmap.mmap(-1, max(len(self._numbers), 1)), dtype=np.uint8)
         self._reasons: dict[str, Failure] = {}
 
     @property
     def failures(self) -> list[Failure]:
         """Studies that could not be read so far, by this process or its workers."""
-        return [self._reason(name) for name, number in self._numbers.items() if self._damaged[number]]
+        damaged = [name for name, number in self._numbers.items() if self._damaged[number]]
+        if unknown := {name: [] for name in damaged if name not in self._reasons}:  # a worker found them out
+            for key in self.keys:
+                unknown.get(self.study_of(key), []).append(key)
+            for name, keys in unknown.items():
+                self._try(name, keys)
+        unreadable = ("images", "unreadable", "It could not be read once.")
+        return [self._reasons.get(name) or Failure(name, *unreadable) for name in damaged]
 
     def read(self, keys: Sequence[K]) -> list[T | None]:
         """Some of them, in order; None for one whose study cannot be read.
@@ -118,7 +128,7 @@ class CachedReader(Generic[K, T]):
             check_damage(self.failures, len(self._numbers), self.max_damaged)
         return [self._items.get(key, found.get(key)) for key in keys]
 
-    def preload(self, keys: Sequence[K] | None = None, progress: Progress | None = None) -> list[K]:
+    def preload(self, keys: Sequence[K] | None = None, progress: Progress | None = None) -> Sequence[K]:
         """Read some of them (all by default) where memory holds them, before worker processes share it.
 
         Args:
@@ -128,7 +138,7 @@ class CachedReader(Generic[K, T]):
             Those that can be read; all where memory does not hold them.
         """
         keys = self.keys if keys is None else keys
-        return list(keys) if len(keys) > self._capacity else [key for key, _ in self.readable(keys, progress)]
+        return keys if len(keys) > self._capacity else [key for key, _ in self.readable(keys, progress)]
 
     def readable(self, keys: Sequence[K] | None = None, progress: Progress | None = None) -> Iterator[tuple[K, T]]:
         """Those of some (all by default) that can be read, a few studies at a time; ``progress`` as in ``preload``."""
@@ -154,12 +164,6 @@ class CachedReader(Generic[K, T]):
             self._reasons[study_id] = Failure(study_id, "images", getattr(error, "code", "unreadable"), str(error))
             self._damaged[self._numbers[study_id]] = 1
             return ()
-
-    def _reason(self, study_id: str) -> Failure:
-        """Why a study cannot be read; where a worker process found it out, it is read again for that."""
-        if study_id not in self._reasons:
-            self._try(study_id, [key for key in self.keys if self.study_of(key) == study_id])
-        return self._reasons.get(study_id) or Failure(study_id, "images", "unreadable", "It could not be read once.")
 
 
 def check_damage(failures: Sequence[Failure], studies: int, max_damaged: float) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Int8
 
 from ctglip.cxr.sentence_regions import SECTIONS
-from ctglip.data.captions import CaptionBuilder, OrganCaptions
 from ctglip.data.samples import NO_TEXT
 from ctglip.reports.tags import Tagger
 from ctglip.store.tables import Store
@@ -107,13 +106,3 @@ def sections_by_study(store: Store, findings: Mapping[str, Sequence[Finding]]) -
             sentences = {name: dict.fromkeys(row.sentence for row in rows if row.section == name) for name in SECTIONS}
             found[study_id] = {name: " ".join(several) for name, several in sentences.items() if several}
     return found
-
-
-def captions_of_reports(
-    findings: Mapping[str, Sequence[Finding]], study_ids: Sequence[str], builder: CaptionBuilder
-) -> list[OrganCaptions]:
-    """Captions of the organs that any report mentions and that the dictionary has abnormalities of."""
-    mentioned = {row.organ for name in study_ids for row in findings.get(name, ()) if row.section in SECTIONS}
-    organs = [name for name in builder.organs.names if name in mentioned and builder.abnormalities.of_organ(name)]
-    captions = builder.add_all([(findings.get(name, ()), organ) for name in study_ids for organ in organs])
-    return [one for one in captions if one.kind != "silent"]

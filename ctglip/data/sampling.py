@@ -6,16 +6,16 @@ apart at a glance. A batch is a function of (seed, step), so a run can go on at 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Int
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.data.captions import OrganCaptions
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ def rows_of_epoch(count: int, batch: int, seed: int, step: int) -> list[int]:
     return order[position * batch : (position + 1) * batch].tolist()
 
 
-def in_random_order(rows: Sequence[T], rng: np.random.Generator) -> Iterator[T]:
+def in_random_order(rows: Sequence[T] | np.ndarray, rng: np.random.Generator) -> Iterator[T]:
     """Each row once, in random order: a few of very many cost no more than a few (Fisher and Yates's shuffle)."""
     moved: dict[int, int] = {}
     for position in range(len(rows)):
@@ -63,32 +63,38 @@ def in_random_order(rows: Sequence[T], rng: np.random.Generator) -> Iterator[T]:
         moved[other] = moved.pop(position, position)
 
 
+Rows = Int[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The rows of each organ, by what they are drawn for, ascending.
+
+    Attributes:
+        organs: all of them, sorted.
+        abnormal: organ -> the rows of each abnormality that reports affirm in it, that of the first row first.
+        normal, silent: organ -> rows of that kind.
+    """
+
+    organs: Sequence[str]
+    abnormal: Mapping[str, Sequence[Rows]]
+    normal: Mapping[str, Rows]
+    silent: Mapping[str, Rows]
+
+
 class BalancedSampler:
     """Draws batches of dataset rows.
 
     Abnormal rows are drawn by abnormality first, so that a rare one is seen as often as a common one.
 
     Args:
-        captions: of each row of the dataset.
+        pools: of the dataset.
         settings: see :class:`SamplingSettings`.
         seed: of everything drawn.
     """
 
-    def __init__(self, captions: Sequence[OrganCaptions], settings: SamplingSettings, seed: int) -> None:
-        self.settings = settings
-        self.seed = seed
-        abnormal: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-        self._normal: dict[str, list[int]] = defaultdict(list)
-        self._silent: dict[str, list[int]] = defaultdict(list)
-        for row, one in enumerate(captions):
-            for name in one.affirmed:
-                abnormal[one.organ][name].append(row)
-            if one.kind == "normal":
-                self._normal[one.organ].append(row)
-            elif one.kind == "silent":
-                self._silent[one.organ].append(row)
-        self._abnormal = {organ: list(by_name.values()) for organ, by_name in abnormal.items()}
-        self.organs = sorted({one.organ for one in captions})
+    def __init__(self, pools: Pools, settings: SamplingSettings, seed: int) -> None:
+        self.pools, self.settings, self.seed = pools, settings, seed
 
     def rng(self, step: int) -> np.random.Generator:
         """The generator of one step: rows are drawn from it first, then texts and augmentations."""
@@ -96,34 +102,36 @@ class BalancedSampler:
 
     def rows(self, rng: np.random.Generator) -> list[int]:
         """One batch: rows of the dataset, none twice."""
-        chosen_count = min(self.settings.organs, len(self.organs))
-        chosen = rng.permutation(len(self.organs))[:chosen_count]
+        organs = self.pools.organs
+        chosen_count = min(self.settings.organs, len(organs))
+        chosen = rng.permutation(len(organs))[:chosen_count]
         shares = np.full(chosen_count, self.settings.batch // chosen_count)
         shares[: self.settings.batch % chosen_count] += 1
         rows: list[int] = []
         for organ, share in zip(chosen, shares, strict=True):
-            rows += self._of_organ(self.organs[organ], int(share), rng)
+            rows += self._of_organ(organs[organ], int(share), rng)
         return rows
 
     def _of_organ(self, organ: str, count: int, rng: np.random.Generator) -> list[int]:
         """Rows of one organ; where a kind runs out, the others fill up."""
-        silent = _some(self._silent[organ], round(self.settings.silent * count), rng)
+        pools = self.pools
+        silent = _some(pools.silent[organ], round(self.settings.silent * count), rng)
         room = count - len(silent)
         abnormal = self._abnormal_rows(organ, round(self.settings.abnormal * room), rng, ())
-        normal = _some(self._normal[organ], room - len(abnormal), rng)
+        normal = _some(pools.normal[organ], room - len(abnormal), rng)
         missing = room - len(abnormal) - len(normal)
         more = self._abnormal_rows(organ, missing, rng, abnormal)
         missing -= len(more)
-        others = [row for row in self._silent[organ] if row not in silent] if missing else []
+        others = np.setdiff1d(pools.silent[organ], silent, assume_unique=True) if missing else ()
         return [*abnormal, *normal, *more, *silent, *_some(others, missing, rng)]
 
     def _abnormal_rows(self, organ: str, count: int, rng: np.random.Generator, taken: Iterable[int]) -> list[int]:
         taken = set(taken)
-        pools = self._abnormal.get(organ, [])
+        pools = self.pools.abnormal.get(organ, ())
         out: list[int] = []
         for which, position in rng.random((4 * count if pools else 0, 2)).tolist():
             pool = pools[int(which * len(pools))]
-            row = pool[int(position * len(pool))]
+            row = int(pool[int(position * len(pool))])
             if row not in taken:
                 taken.add(row)
                 out.append(row)
@@ -132,5 +140,5 @@ class BalancedSampler:
         return out
 
 
-def _some(rows: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
-    return list(islice(in_random_order(rows, rng), count))
+def _some(rows: Sequence[int] | Rows, count: int, rng: np.random.Generator) -> list[int]:
+    return [int(row) for row in islice(in_random_order(rows, rng), count)]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ctglip.cxr.sentence_regions import SECTIONS
-from ctglip.data.captions import CaptionBuilder
+from ctglip.data.caption_tables import SILENT, CaptionRules, Taught
 from ctglip.data.collate import column, joined, owners
 from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.dataset import LoaderBatch, TextDataset, TextIds
@@ -32,11 +32,12 @@ from ctglip.data.organs import (
     trainable_organs,
 )
 from ctglip.data.reader import CachedReader
-from ctglip.data.report_texts import captions_of_reports, sections_by_study
+from ctglip.data.report_texts import sections_by_study
 from ctglip.data.samples import StudySample
 from ctglip.data.sampling import rows_of_epoch, rows_of_rank
 from ctglip.data.scans import ScanDataSettings
 from ctglip.data.settings import WITHOUT_TEXTS
+from ctglip.data.split_tables import caption_rules, organs_of_studies, split_captions
 from ctglip.data.study_texts import NoTexts, StudyText, StudyTexts, TextsOfOrgans, TextsOfPairs, TextsOfReports
 from ctglip.data.tokens import TokenDataSettings, open_tokens
 from ctglip.errors import StoreError
@@ -111,23 +112,24 @@ class StudyDataset(TextDataset[StudySample]):
         builder = (store, organs, abnormalities)
         self.images, study_ids = self._open(*builder, study_ids, texts, reading, reader, progress)
         where = f"the split {split!r} of {store.path}"
+        rules = caption_rules(organs, abnormalities, settings.unmentioned_as_negative)
         self._texts: StudyTexts
         if texts == "organs":
             regions = {name: self._organs_of(name) for name in study_ids}
             regions = {name: several for name, several in regions.items() if several}
             if not regions:
                 raise no_organs(store, split)
-            reports = [(self._findings.get(name, []), organ) for name in regions for organ in regions[name].values()]
-            organ_texts = OrganTexts(reports, organs, abnormalities, settings, strategy, seed, where, text_ids)
-            self._texts, self.captions, self.keys = (
-                TextsOfOrgans(organ_texts, regions, self.organ_names), organ_texts.captions, organ_texts.keys,
+            pairs = [(number, organ) for number, several in enumerate(regions.values()) for organ in several.values()]
+            captions = split_captions(store, organs_of_studies(list(regions), organs.names, pairs), rules)
+            organ_texts = OrganTexts(captions, settings, strategy, seed, where, text_ids)
+            self._texts, self.captions, self.keys, self.taught = (
+                TextsOfOrgans(organ_texts, regions, self.organ_names), captions, captions.keys, captions.taught,
             )  # fmt: skip
         elif texts == "images":
-            self._texts, self.captions = NoTexts(study_ids), ()
+            self._texts, self.taught = NoTexts(study_ids), Taught({}, 0, 0)
         else:
             self._texts = self._report_texts(store, study_ids, texts, text_ids)
-            captions = CaptionBuilder(organs, abnormalities, settings.unmentioned_as_negative)
-            self.captions = captions_of_reports(self._findings, self._texts.study_ids, captions)
+            self.taught = self._taught_by_reports(store, self._texts.study_ids, rules)
         self.study_ids, self.texts, self.text_ids = self._texts.study_ids, self._texts.texts, self._texts.text_ids
         if texts in ("pairs", "reports") and len(self) < 1 + training:  # one report alone has nothing to compare with
             message = f"{len(self)} studies of {where} have a findings or impression section."
@@ -217,7 +219,7 @@ class StudyDataset(TextDataset[StudySample]):
         if settings.name == "cxr":
             study_ids = frontal_studies(store, study_ids, settings.lateral, reported=texts != "images")
             images = CxrImages(reader or cxr_reader(store, settings, study_ids), region_boxes(store, study_ids))
-            return images, images.reader.preload(study_ids, progress)
+            return images, [*images.reader.preload(study_ids, progress)]
         names = settings.organs or trainable_organs(store, organs, abnormalities)
         names = names or tuple(name for name in organs.names if abnormalities.of_organ(name))
         names = tuple(organs[name].name for name in names)
@@ -232,7 +234,7 @@ class StudyDataset(TextDataset[StudySample]):
             reader = open_tokens(settings, store).reader(study_ids, *memory)
         reader = reader or scan_reader(store, settings.input, study_ids, *memory)
         images = ScanImages(reader, rows, self.organ_names, names, organs, settings, reading)
-        return images, images.reader.preload(study_ids, progress)
+        return images, [*images.reader.preload(study_ids, progress)]
 
     def _add_mentioned(self, rows: dict[str, list[OrganRow]], names: Sequence[str]) -> None:
         """Organs of studies without an organ table: those that their reports mention, of unknown size."""
@@ -249,6 +251,15 @@ class StudyDataset(TextDataset[StudySample]):
             if organ is not None and (not self.settings.organs or organ in self.settings.organs):
                 found.setdefault(organ, at)
         return {at: organ for organ, at in found.items()}
+
+    def _taught_by_reports(self, store: Store, study_ids: Sequence[str], rules: CaptionRules) -> Taught:
+        """The organs that any report mentions and that the dictionary has abnormalities of."""
+        rows = (row for name in study_ids for row in self._findings.get(name, ()))
+        mentioned = {row.organ for row in rows if row.section in SECTIONS}
+        names = [name for name in rules.organs.names if name in mentioned and rules.abnormalities.of_organ(name)]
+        pairs = [(number, organ) for number in range(len(study_ids)) for organ in names]
+        captions = split_captions(store, organs_of_studies(study_ids, names, pairs), rules)
+        return captions.take(np.flatnonzero(captions.kind != SILENT)).taught
 
     def _report_texts(
         self, store: Store, study_ids: Sequence[str], kind: TextKind, text_ids: TextIds | None

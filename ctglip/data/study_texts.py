@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from ctglip.cxr.sentence_regions import SECTIONS
-from ctglip.data.captions import OrganCaptions
 from ctglip.data.dataset import TextIds, number_texts
 from ctglip.data.images import StudyImages
 from ctglip.data.organs import OrganTexts
@@ -75,10 +75,7 @@ class TextsOfOrgans(StudyTexts):
     ) -> None:
         self.study_ids, self.texts, self.text_ids = list(regions), organ_texts.texts, organ_texts.text_ids
         self._organ_texts, self._regions = organ_texts, regions
-        captions = iter(organ_texts.captions)
-        self._captions: dict[str, list[OrganCaptions]] = {
-            study_id: [next(captions) for _ in several] for study_id, several in regions.items()
-        }
+        self._ends = dict(zip(regions, accumulate(map(len, regions.values())), strict=True))
         numbers = {name: number for number, name in enumerate(organ_names)}
         self._organ_ids = {
             study_id: np.array([numbers[organ] for organ in several.values()], dtype=np.int64)
@@ -90,7 +87,9 @@ class TextsOfOrgans(StudyTexts):
         taken: dict[int, int] = {}
         found = []
         for name in study_ids:
-            rows = [self._organ_texts.draw(captions, rng, taken) for captions in self._captions[name]]
+            end = self._ends[name]
+            captions = self._organ_texts.captions[end - len(self._regions[name]) : end]
+            rows = [self._organ_texts.draw(one, rng, taken) for one in captions]
             text_id, text_key = (np.array([row[n] for row in rows], dtype=np.int64) for n in (0, 1))
             regions, negatives = np.array(list(self._regions[name])), np.stack([row[2] for row in rows])
             found.append(StudyText(regions, self._organ_ids[name], text_id, text_key, negatives))

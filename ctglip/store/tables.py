@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from ctglip.errors import StoreError
-from ctglip.files import LOCK, atomic_path
+from ctglip.files import LOCK, atomic_path, value_hash
 from ctglip.places import check_no_links
 from ctglip.store.format import (
     INFO,
@@ -31,6 +31,7 @@ from ctglip.store.parts import (
     divide,
     drop_part,
     drop_strays,
+    files_of,
     holds_others,
     is_of_before,
     numbers,
@@ -109,6 +110,12 @@ class Store:
     def all_splits(self) -> pl.DataFrame:
         """``splits.parquet`` as it is, with patients whose studies are not in the store at present."""
         return read_table(self.path, "splits")
+
+    def version(self, *names: str) -> str:
+        """Changes whenever one of these tables is written, or the recipe is another. Copies of a store differ."""
+        states = [(str(file.relative_to(self.path)), file.stat()) for name in names for file in files_of(self.path, name)]
+        written = [(name, state.st_size, state.st_mtime_ns, state.st_ino) for name, state in states]
+        return value_hash([self.info.recipe_hash, self.info.findings_from, written])
 
 
 def create_store(path: Path, info: StoreInfo) -> Store:

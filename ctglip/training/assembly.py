@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 
 from ctglip.config import Settings
-from ctglip.data.captions import OrganCaptions
+from ctglip.data.caption_tables import Taught
 from ctglip.data.dataset import TextDataset
 from ctglip.data.organs import CropDataSettings
 from ctglip.data.reader import CachedReader
@@ -99,9 +99,9 @@ class Assembly:
         return list(dict.fromkeys(name for source in self.sources.values() for name in source.studies(step)))
 
     @property
-    def captions(self) -> list[OrganCaptions]:
-        """What is said of which organ in training."""
-        return [caption for source in self.sources.values() for caption in source.captions]
+    def taught(self) -> list[Taught]:
+        """What each source teaches."""
+        return [source.taught for source in self.sources.values()]
 
     @property
     def failures(self) -> list[Failure]:
@@ -189,7 +189,7 @@ def assemble(
         _start_from(Path(config.initial), release)
     settings.encoder.train.apply(model.encoder)
     frozen = _with_cached_tokens(model, config.data, store)
-    _fill_prompts(release, bank, [caption for source in sources.values() for caption in source.captions], embedding)
+    _fill_prompts(release, bank, {organ for source in sources.values() for organ in source.taught.organs}, embedding)
     objective = _objective(config, sources, release, bank, dictionaries, run).to(device)
     release.aligned = objective.aligned
     return Assembly(sources, objective, release, dictionaries, config.seed, validation_sources=val, encoder=frozen)
@@ -356,12 +356,9 @@ def _start_from(folder: Path, release: Release) -> None:
         ) from error
 
 
-def _fill_prompts(
-    release: Release, bank: TextBank, captions: Sequence[OrganCaptions], progress: Progress | None
-) -> None:
+def _fill_prompts(release: Release, bank: TextBank, trained: Set[str], progress: Progress | None) -> None:
     """Embed the dictionary's prompts for all organs, and for every question about a trained organ and its answer."""
     scorer = Scorer(release)
-    trained = {caption.organ for caption in captions}
     pairs = [pair for pair in scorer.dictionaries.abnormalities.pairs() if pair[0] in trained]
     texts = [text for texts in scorer.organ_prompts() for text in texts]
     texts += [text for pair in pairs for side in scorer.prompts(pair) for text in side]

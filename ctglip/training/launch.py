@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ctglip.data.captions import OrganCaptions
+from ctglip.data.caption_tables import Taught
 from ctglip.data.organs import studies_of
 from ctglip.errors import ConfigError, CTGLIPError, ModelError
 from ctglip.evaluation.familiarity import as_statistics, encode_anew, familiarity_studies, fit_familiarity
@@ -237,7 +237,7 @@ def _release(
         "studies": fingerprint(store),
         "training_studies": len(studies_of(store, "train")),
         "started_from": started_from(config.model.encoder, config.text, config.initial),
-        "trained": trained_pairs(parts.captions),
+        "trained": trained_pairs(parts.taught),
         "failed_studies": [failure.study_id for failure in parts.failures],
         "validation": _validated(release, validation),
     }
@@ -259,11 +259,12 @@ def _validated(release: Release, validation: Validation | None) -> str:
     return "none: no organ in a split val"
 
 
-def trained_pairs(captions: Sequence[OrganCaptions]) -> dict[str, list[str]]:
+def trained_pairs(taught: Sequence[Taught]) -> dict[str, list[str]]:
     """Organ to the abnormalities that training reports affirm in it."""
     found: dict[str, set[str]] = {}
-    for caption in captions:
-        found.setdefault(caption.organ, set()).update(caption.affirmed)
+    for one in taught:
+        for organ, names in one.organs.items():
+            found.setdefault(organ, set()).update(names)
     return {organ: sorted(names) for organ, names in sorted(found.items())}
 
 

@@ -51,13 +51,13 @@ def write_pairs(path: Path, parts: Assembly, config: PretrainConfig, count: int)
     bank = banks[0] if banks else None
     share = -(-count // len(parts.sources))
     samples = [s for source in parts.sources.values() for s in _samples(source, parts, config, bank)[:share]]
-    learned = [caption for caption in parts.captions if caption.captions]
+    with_text, abnormal = (sum(getattr(one, name) for one in parts.taught) for name in ("with_text", "abnormal"))
     release = parts.release
     facts = (
         Fact(
             "Organs with a text",
-            str(len(learned)),
-            f"{sum(caption.kind == 'abnormal' for caption in learned)} abnormal",
+            str(with_text),
+            f"{abnormal} abnormal",
         ),
         Fact("Grid of a crop" if release.reads_crops else "Grid", " × ".join(map(str, release.sides))),
     )

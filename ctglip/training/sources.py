@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import polars as pl
+
 from ctglip.data.dataset import TextDataset
 from ctglip.data.images import RegionReading, frontal_studies, reported_studies
 from ctglip.data.organs import CropDataSettings, OrganDataset, studies_of
@@ -69,9 +71,8 @@ def steps_of_epoch(store: Store, config: PretrainConfig) -> int:
     data, study_ids = config.data, studies_of(store, "train")
     kinds = {OBJECTIVES[part.name].input_kind for part in parts_of(config.objective).values()}
     if isinstance(data, CropDataSettings):
-        chosen, rows = set(data.organs), store.table("organs").select("study_id", "organ").iter_rows()
-        studies = set(study_ids)
-        count = sum(study_id in studies and (not chosen or organ in chosen) for study_id, organ in rows)
+        rows = store.table("organs").filter(pl.col("study_id").is_in(study_ids))
+        count = rows.filter(pl.col("organ").is_in(list(data.organs))).height if data.organs else rows.height
         batch = data.sampling.batch
     else:
         if data.name == "cxr":

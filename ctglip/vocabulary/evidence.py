@@ -58,6 +58,9 @@ class ReportEvidence:
     Args:
         findings: rows of one report; those that speak of no organ are passed over.
         organs, abnormalities: the dictionaries.
+
+    Attributes:
+        possible: abnormalities that are affirmed of or suspected in any organ, or nowhere in particular.
     """
 
     def __init__(
@@ -72,7 +75,11 @@ class ReportEvidence:
             if row.abnormality and row.status == "negated":
                 for organ in organs_named(row, organs):
                     self._negated.setdefault(organ, set()).add(row.abnormality)
-        self._possible = frozenset(r.abnormality for r in findings if r.abnormality and r.status in POSSIBLE)
+        self.possible = frozenset(r.abnormality for r in findings if r.abnormality and r.status in POSSIBLE)
+
+    def mentions(self, organ: str) -> bool:
+        """Whether any row says something of an organ."""
+        return organ in self._related
 
     def of(self, organ: str) -> OrganEvidence:
         """What the report says of an organ, by its name in the dictionary."""
@@ -94,7 +101,7 @@ class ReportEvidence:
             affirmed=affirmed,
             negated=frozenset(negated),
             uncertain=frozenset(uncertain),
-            elsewhere=self._possible.difference(affirmed),
+            elsewhere=self.possible.difference(affirmed),
             normal=calm and not affirmed and not uncertain and not sentences,
             mentioned=bool(related),
             sentences=sentences,

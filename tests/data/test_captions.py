@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctglip.data.captions import NO_TEXT, CaptionBuilder, Negatives, OrganCaptions, draw_text
+from ctglip.data.captions import NO_TEXT, Negatives, OrganCaptions, draw_text
 from ctglip.reports.parser import ReportParser
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import load_abnormalities
@@ -17,27 +17,28 @@ from ctglip.vocabulary.evidence import organ_evidence
 from ctglip.vocabulary.negatives import Strategy
 from ctglip.vocabulary.organs import load_organs
 from ctglip.vocabulary.prompts import negative_prompts
+from tests.data.plain_captions import CaptionBook
 
 ORGANS, ABNORMALITIES = load_organs(), load_abnormalities()
 PARSER = ReportParser()
 
 
 @pytest.fixture
-def book() -> CaptionBuilder:
-    return CaptionBuilder(ORGANS, ABNORMALITIES)
+def book() -> CaptionBook:
+    return CaptionBook(ORGANS, ABNORMALITIES)
 
 
-def said(book: CaptionBuilder, report: str, organ: str) -> OrganCaptions:
+def said(book: CaptionBook, report: str, organ: str) -> OrganCaptions:
     return book.add(PARSER.parse(f"FINDINGS: {report}"), organ)
 
 
-def drawn(book: CaptionBuilder, captions: OrganCaptions, count: int = 60) -> set[str]:
+def drawn(book: CaptionBook, captions: OrganCaptions, count: int = 60) -> set[str]:
     rng = np.random.default_rng(0)
     return {book.texts[draw_text(captions, 0.5, rng, {})[0]] for _ in range(count)}
 
 
 def negatives(
-    book: CaptionBuilder,
+    book: CaptionBook,
     captions: OrganCaptions,
     count: int,
     report_wording: float = 0.5,
@@ -49,7 +50,7 @@ def negatives(
     return [book.texts[number] for number in found if number != NO_TEXT]
 
 
-def test_an_affirmed_finding_is_said_in_both_wordings(book: CaptionBuilder) -> None:
+def test_an_affirmed_finding_is_said_in_both_wordings(book: CaptionBook) -> None:
     captions = said(book, "A simple cyst is seen in the left lobe of the liver.", "liver")
     texts = drawn(book, captions)
     assert captions.kind == "abnormal"
@@ -58,7 +59,7 @@ def test_an_affirmed_finding_is_said_in_both_wordings(book: CaptionBuilder) -> N
     assert all("cyst" in text.lower() for text in texts)
 
 
-def test_a_normal_organ_is_called_normal_and_free_of_what_it_could_have(book: CaptionBuilder) -> None:
+def test_a_normal_organ_is_called_normal_and_free_of_what_it_could_have(book: CaptionBook) -> None:
     said(book, "There is splenomegaly.", "spleen")
     captions = said(book, "The spleen is unremarkable. Gallstones are present.", "spleen")
     texts = drawn(book, captions, 200)
@@ -69,7 +70,7 @@ def test_a_normal_organ_is_called_normal_and_free_of_what_it_could_have(book: Ca
     assert len({statement.key for statement in captions.captions}) == 1
 
 
-def test_what_is_denied_of_a_normal_organ_follows_what_is_affirmed_of_others_so_far(book: CaptionBuilder) -> None:
+def test_what_is_denied_of_a_normal_organ_follows_what_is_affirmed_of_others_so_far(book: CaptionBook) -> None:
     normal = (PARSER.parse("FINDINGS: The liver is normal."), "liver")
     (alone,) = book.add_all([normal])
     (beside, _) = book.add_all([normal, (PARSER.parse("FINDINGS: Fatty liver."), "liver")])
@@ -80,26 +81,26 @@ def test_what_is_denied_of_a_normal_organ_follows_what_is_affirmed_of_others_so_
     assert denials[1] == [denied, denials[0][0] - denied]
 
 
-def test_silence_gives_no_text_unless_it_means_normal(book: CaptionBuilder) -> None:
+def test_silence_gives_no_text_unless_it_means_normal(book: CaptionBook) -> None:
     silent = said(book, "Gallstones are present.", "spleen")
     assert silent.kind == "silent"
     assert draw_text(silent, 0.5, np.random.default_rng(0), {}) == (NO_TEXT, NO_TEXT)
-    lenient = CaptionBuilder(ORGANS, ABNORMALITIES, unmentioned_as_negative=True)
+    lenient = CaptionBook(ORGANS, ABNORMALITIES, unmentioned_as_negative=True)
     assert said(lenient, "Gallstones are present.", "spleen").kind == "normal"
 
 
-def test_an_uncertain_organ_is_neither_normal_nor_abnormal(book: CaptionBuilder) -> None:
+def test_an_uncertain_organ_is_neither_normal_nor_abnormal(book: CaptionBook) -> None:
     assert said(book, "Possible small cyst in the liver.", "liver").kind == "silent"
 
 
-def test_normal_texts_of_one_organ_share_a_key_and_those_of_two_organs_do_not(book: CaptionBuilder) -> None:
+def test_normal_texts_of_one_organ_share_a_key_and_those_of_two_organs_do_not(book: CaptionBook) -> None:
     first = said(book, "The spleen is unremarkable.", "spleen").captions[0].key
     second = said(book, "Normal spleen.", "spleen").captions[0].key
     liver = said(book, "The liver is unremarkable.", "liver").captions[0].key
     assert first == second != liver
 
 
-def test_the_same_findings_share_a_key_and_others_do_not(book: CaptionBuilder) -> None:
+def test_the_same_findings_share_a_key_and_others_do_not(book: CaptionBook) -> None:
     keys = [
         said(book, text, "kidney_left").captions[0].key
         for text in ("Cyst in the left kidney.", "There is a left renal cyst.", "Left renal stone.")
@@ -107,14 +108,14 @@ def test_the_same_findings_share_a_key_and_others_do_not(book: CaptionBuilder) -
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_several_findings_are_said_one_by_one_and_together(book: CaptionBuilder) -> None:
+def test_several_findings_are_said_one_by_one_and_together(book: CaptionBook) -> None:
     captions = said(book, "There is a left renal cyst. Stone in the left kidney.", "kidney_left")
     assert set(captions.affirmed) == {"renal_cyst", "renal_stone"}
     assert len({statement.key for statement in captions.captions}) == 3
     assert "There is a left renal cyst. Stone in the left kidney." in drawn(book, captions)
 
 
-def test_negatives_are_never_true_and_denied_ones_come_first(book: CaptionBuilder) -> None:
+def test_negatives_are_never_true_and_denied_ones_come_first(book: CaptionBook) -> None:
     said(book, "Multiple calculi fill the left kidney.", "kidney_left")
     said(book, "Hydronephrosis of the left kidney.", "kidney_left")
     captions = said(book, "There is a left renal cyst. No hydronephrosis of the left kidney.", "kidney_left")
@@ -130,7 +131,7 @@ def test_negatives_are_never_true_and_denied_ones_come_first(book: CaptionBuilde
 
 
 @pytest.mark.parametrize("strategy", get_args(Strategy))
-def test_what_no_report_affirms_is_no_negative(book: CaptionBuilder, strategy: Strategy) -> None:
+def test_what_no_report_affirms_is_no_negative(book: CaptionBook, strategy: Strategy) -> None:
     captions = said(book, "The spleen is unremarkable. No splenomegaly.", "spleen")
     assert not negatives(book, captions, 20, strategy=strategy)
     said(book, "The spleen is enlarged.", "spleen")
@@ -139,7 +140,7 @@ def test_what_no_report_affirms_is_no_negative(book: CaptionBuilder, strategy: S
     assert all("spl" in text.lower() for text in found)
 
 
-def test_hierarchy_prefers_what_is_easily_mistaken(book: CaptionBuilder) -> None:
+def test_hierarchy_prefers_what_is_easily_mistaken(book: CaptionBook) -> None:
     for report in ("A liver metastasis is seen.", "Hepatic steatosis."):
         said(book, report, "liver")
     captions = said(book, "There is a cyst in the liver.", "liver")
@@ -152,7 +153,7 @@ def test_hierarchy_prefers_what_is_easily_mistaken(book: CaptionBuilder) -> None
     assert shares["hierarchy"] > 1.4 * shares["same_organ"]
 
 
-def test_random_reaches_other_organs_and_nothing_that_the_report_affirms_there(book: CaptionBuilder) -> None:
+def test_random_reaches_other_organs_and_nothing_that_the_report_affirms_there(book: CaptionBook) -> None:
     report = "There is a cyst in the liver. Left pleural effusion."
     said(book, "Splenomegaly.", "spleen")
     elsewhere = said(book, report, "pleura_left")
@@ -186,7 +187,7 @@ reports = st.lists(
 def test_no_negative_claims_anything_that_may_be_true(
     every: list[list[Finding]], organ: str, seed: int, strategy: Strategy
 ) -> None:
-    book = CaptionBuilder(ORGANS, ABNORMALITIES)
+    book = CaptionBook(ORGANS, ABNORMALITIES)
     found = book.add_all([(rows, organ) for rows in every])
     wordings = {(organ, n): book.paraphrases(organ, n) for s in found for n in (*s.hard, *s.others)}
     claims = {
@@ -210,7 +211,7 @@ def test_no_negative_claims_anything_that_may_be_true(
         assert all(hard[: len(denied)])
 
 
-def test_a_text_that_is_taken_is_avoided_where_there_is_another(book: CaptionBuilder) -> None:
+def test_a_text_that_is_taken_is_avoided_where_there_is_another(book: CaptionBook) -> None:
     captions = said(book, "The spleen is unremarkable.", "spleen")
     rng = np.random.default_rng(0)
     taken: dict[int, int] = {}
@@ -220,7 +221,7 @@ def test_a_text_that_is_taken_is_avoided_where_there_is_another(book: CaptionBui
     assert len(taken) >= 7
 
 
-def test_what_is_kept_of_negatives_changes_nothing(book: CaptionBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept_of_negatives_changes_nothing(book: CaptionBook, monkeypatch: pytest.MonkeyPatch) -> None:
     reports = [("Splenomegaly.", "spleen"), ("Splenic cyst.", "spleen"), ("No splenomegaly.", "spleen")]
     captions = book.add_all([(PARSER.parse(f"FINDINGS: {text}"), organ) for text, organ in reports])
     wordings = {("spleen", n): book.paraphrases("spleen", n) for s in captions for n in (*s.hard, *s.others)}

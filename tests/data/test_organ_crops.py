@@ -203,7 +203,7 @@ def dataset(store: Store, folder: Path, keep: str, max_damaged: float = 0.05, **
 
 
 def batches(data: OrganDataset) -> Callable[[int], list[OrganSample]]:
-    sampler = BalancedSampler(data.captions, SamplingSettings(batch=9, organs=3), seed=1)
+    sampler = BalancedSampler(data.captions.pools(), SamplingSettings(batch=9, organs=3), seed=1)
 
     def batch(step: int) -> list[OrganSample]:
         rng = sampler.rng(step)
@@ -301,7 +301,7 @@ def test_too_many_damaged_studies_end_the_run_at_once_in_memory(own_store: Store
 
 def test_ranks_share_a_batch_that_does_not_depend_on_their_number(tiny_store: Store, tmp_path: Path) -> None:
     data = dataset(tiny_store, tmp_path, "memory", noise_hu=2.0)
-    sampler = BalancedSampler(data.captions, SamplingSettings(batch=9, organs=3), seed=1)
+    sampler = BalancedSampler(data.captions.pools(), SamplingSettings(batch=9, organs=3), seed=1)
 
     def batch(rank: int, world: int) -> list[OrganSample]:
         rng = sampler.rng(5)

@@ -11,6 +11,7 @@ import torch
 from ctglip.config import validate
 from ctglip.data import rendering
 from ctglip.data.augment import AugmentationParameters, augment_crop
+from ctglip.data.caption_tables import CaptionRules, CaptionTable, caption_part, join_captions
 from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.data.organs import CropDataSettings, OrganTexts
 from ctglip.data.rendering import CropStack, render
@@ -112,7 +113,9 @@ def test_of_an_organ_that_nothing_is_said_of_nothing_is_false_either() -> None:
     lesion = Finding(0, "findings", "A lesion of the liver.", "liver", "lesion", "affirmed")
     reports = [([], "liver"), ([lesion], "liver")]
     settings = validate(CropDataSettings, {"negatives": 3}, "test")
-    texts, taken = OrganTexts(reports, *dictionaries, settings, "same_organ", 0, "the test"), {}
+    rules = CaptionRules(*dictionaries)
+    captions = CaptionTable(join_captions([caption_part(reports, rules)], rules), rules)
+    texts, taken = OrganTexts(captions, settings, "same_organ", 0, "the test"), {}
     silent, rng = texts.captions[0], np.random.default_rng(0)
     assert silent.kind == "silent"
     assert (texts.negatives.draw(silent, 3, 0.5, rng) != NO_TEXT).all(), "though something could be"

@@ -9,6 +9,7 @@ import numpy as np
 
 from ctglip.data.captions import OrganCaptions
 from ctglip.data.sampling import BalancedSampler, SamplingSettings, in_random_order, rows_of_rank
+from tests.data.plain_captions import pools_of
 
 
 def row(organ: str, *affirmed: str, silent: bool = False) -> OrganCaptions:
@@ -28,7 +29,7 @@ ROWS = [
 
 
 def sampler(**settings: object) -> BalancedSampler:
-    return BalancedSampler(ROWS, SamplingSettings.model_validate(settings), seed=7)
+    return BalancedSampler(pools_of(ROWS), SamplingSettings.model_validate(settings), seed=7)
 
 
 def test_half_of_an_organ_is_abnormal_and_rare_findings_come_as_often() -> None:
@@ -60,13 +61,13 @@ def test_a_step_is_a_function_of_seed_and_step() -> None:
     first, second = sampler(batch=12, organs=2), sampler(batch=12, organs=2)
     assert [first.rows(first.rng(s)) for s in (3, 1, 3)] == [second.rows(second.rng(s)) for s in (3, 1, 3)]
     assert first.rows(first.rng(1)) != first.rows(first.rng(2))
-    other = BalancedSampler(ROWS, SamplingSettings(batch=12, organs=2), seed=8)
+    other = BalancedSampler(pools_of(ROWS), SamplingSettings(batch=12, organs=2), seed=8)
     assert first.rows(first.rng(1)) != other.rows(other.rng(1))
 
 
 def test_a_batch_larger_than_the_data_holds_everything_once() -> None:
     small = [row("liver", "cyst"), row("liver"), row("liver", silent=True)]
-    draws = BalancedSampler(small, SamplingSettings(batch=16, organs=4), seed=0)
+    draws = BalancedSampler(pools_of(small), SamplingSettings(batch=16, organs=4), seed=0)
     assert sorted(draws.rows(np.random.default_rng(0))) == [0, 1, 2]
 
 

@@ -22,7 +22,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ctglip.data.captions import NO_TEXT, CaptionBuilder, Negatives, OrganCaptions, Paraphrases, draw_text
+from ctglip.data.captions import NO_TEXT, Negatives, OrganCaptions, Paraphrases, draw_text
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
 from ctglip.reports.parser import ReportParser
 from ctglip.simulation.study import SimulationSettings, simulate_study
@@ -30,6 +30,7 @@ from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.negatives import Strategy
 from ctglip.vocabulary.organs import load_organs
+from tests.data.plain_captions import CaptionBook
 
 pytestmark = [pytest.mark.slow, pytest.mark.ci]
 LIMIT = 0.6
@@ -40,7 +41,7 @@ STUDIES, NEGATIVES, DRAWS = 160, 8, 3
 class Cohort:
     """What is said of every organ of every study of a split."""
 
-    book: CaptionBuilder
+    book: CaptionBook
     captions: list[OrganCaptions]
     patients: list[int]
     paraphrases: dict[tuple[str, str], Paraphrases]
@@ -58,7 +59,7 @@ def cohort() -> Cohort:
         findings = parser.parse(study.report)
         rows += [(findings, organ) for organ in names]
         patients += [study.patient] * len(names)
-    book = CaptionBuilder(organs, abnormalities)
+    book = CaptionBook(organs, abnormalities)
     captions = book.add_all(rows)
     pairs = {(said.organ, name) for said in captions for name in (*said.hard, *said.others)}
     return Cohort(book, captions, patients, {pair: book.paraphrases(*pair) for pair in sorted(pairs)})

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from ctglip.config import merge, validate
-from ctglip.data.captions import OrganCaptions, permuted
+from ctglip.data.caption_tables import CaptionRules, CaptionTable, caption_part, join_captions
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.store.tables import Store
 from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
-from ctglip.types import Interval
+from ctglip.types import Finding, Interval
+from ctglip.vocabulary.abnormalities import load_abnormalities
+from ctglip.vocabulary.organs import load_organs
 from tests.training.conftest import ORGANS, tiny_config
 from tests.training.tiny import write_tiny_store
 
@@ -85,8 +87,6 @@ def test_with_texts_permuted_across_studies_nothing_is_learned(
 
 def test_permuting_keeps_what_is_said_of_each_organ_and_changes_of_whom(cohort: tuple[Store, Path]) -> None:
     from ctglip.data.organs import OrganDataset
-    from ctglip.vocabulary.abnormalities import load_abnormalities
-    from ctglip.vocabulary.organs import load_organs
 
     config = learning_config(Path("unused"), permute=False).data
     plain = OrganDataset(cohort[0], "train", load_organs(), load_abnormalities(), config)
@@ -104,12 +104,16 @@ def test_permuting_keeps_what_is_said_of_each_organ_and_changes_of_whom(cohort: 
 
 def test_permuted_texts_know_nothing_of_the_organs_they_are_given_to() -> None:
     """Of 60 livers and 60 spleens, half of them ill, over 200 permutations: as often right as wrong."""
-    told = [
-        OrganCaptions("liver" if number % 2 else "spleen", "abnormal" if number % 4 < 2 else "normal", (), (), (), ())
-        for number in range(120)
+    organs = ["liver" if number % 2 else "spleen" for number in range(120)]
+    said = [
+        Finding(0, "findings", "A cyst.", organ, "cyst", "affirmed")
+        if number % 4 < 2
+        else Finding(0, "findings", "Normal.", organ, None, "normal")
+        for number, organ in enumerate(organs)
     ]
-    right = []
-    for seed in range(200):
-        mixed = permuted(told, np.random.default_rng(seed))
-        right.append(np.mean([one.kind == mine.kind for one, mine in zip(mixed, told, strict=True)]))
+    rules = CaptionRules(load_organs(), load_abnormalities())
+    reports = [([row], organ) for row, organ in zip(said, organs, strict=True)]
+    told = CaptionTable(join_captions([caption_part(reports, rules)], rules), rules)
+    assert np.unique(told.kind, return_counts=True)[1].tolist() == [60, 60]
+    right = [np.mean(told.permuted(np.random.default_rng(seed)).kind == told.kind) for seed in range(200)]
     assert abs(np.mean(right) - 0.5) < 0.03

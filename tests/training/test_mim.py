@@ -72,7 +72,7 @@ def test_images_without_a_report_and_without_masks_are_seen_too(word_bert, tmp_p
         assert len(source) == len(splits.filter(splits["split"] == "train"))
         batch: int = config.data.batch  # pyright: ignore[reportAttributeAccessIssue]
         assert steps_of_epoch(store, config) == len(source) // batch
-        assert not parts.captions
+        assert not any(one.organs for one in parts.taught)
 
 
 def test_only_lateral_radiographs_end_with_one_line(word_bert, tmp_path):
