@@ -340,7 +340,9 @@ class CaptionTable(Sequence[OrganCaptions]):
         self.keys: tuple[tuple[str, frozenset[str]], ...] = tuple(
             (self.organs.names[organ], frozenset(self._named(key_names[key]))) for key, organ in enumerate(key_organ)
         )
-        self._prompts = [self._positive.get((organ, *names), ()) for organ, names in self.keys]
+        self._prompts = [
+            self._positive[organ, next(iter(names))] if len(names) == 1 else () for organ, names in self.keys
+        ]
         self._false = lru_cache(maxsize=1 << 14)(self._false_of)
         self._possible = lru_cache(maxsize=1 << 12)(self._possible_of)
 

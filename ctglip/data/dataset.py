@@ -96,7 +96,7 @@ class TextDataset(Dataset[S]):
         order, numbers = self._by_id
         found = np.minimum(np.searchsorted(numbers, np.asarray(ids)), len(order) - 1)
         pairs = zip(np.asarray(ids).tolist(), found.tolist(), strict=True)
-        return [self.texts[order[row]] if numbers[row] == one != NO_TEXT else None for one, row in pairs]
+        return [self.texts[int(order[row])] if numbers[row] == one != NO_TEXT else None for one, row in pairs]
 
     @cached_property
     def _by_id(self) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:

@@ -45,9 +45,9 @@ class InstanceTable(Sequence[OrganInstance[OrganRow]]):
         volume_ml, mean_hu, sd_hu, touches_border = (self.arrays[name][row].item() for name in _COLUMNS)
         x0, x1, y0, y1, z0, z1 = self.arrays["box"][row].tolist()
         return OrganInstance(
-            self.study_ids[self.study[row]],
+            self.study_ids[int(self.study[row])],
             OrganRow(
-                self.organs[self.organ[row]], (x0, x1, y0, y1, z0, z1), volume_ml, mean_hu, touches_border,
+                self.organs[int(self.organ[row])], (x0, x1, y0, y1, z0, z1), volume_ml, mean_hu, touches_border,
                 None if np.isnan(sd_hu) else sd_hu,
             ),
         )  # fmt: skip
@@ -55,7 +55,7 @@ class InstanceTable(Sequence[OrganInstance[OrganRow]]):
     @property
     def studies(self) -> list[str]:
         """The studies that have any."""
-        return [self.study_ids[number] for number in np.unique(self.study).tolist()]
+        return [self.study_ids[int(number)] for number in np.unique(self.study)]
 
     def take(self, rows: Int[np.ndarray, " m"]) -> InstanceTable:
         """Some rows."""

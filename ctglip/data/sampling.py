@@ -109,7 +109,7 @@ class BalancedSampler:
         shares[: self.settings.batch % chosen_count] += 1
         rows: list[int] = []
         for organ, share in zip(chosen, shares, strict=True):
-            rows += self._of_organ(organs[organ], int(share), rng)
+            rows += self._of_organ(organs[int(organ)], int(share), rng)
         return rows
 
     def _of_organ(self, organ: str, count: int, rng: np.random.Generator) -> list[int]:

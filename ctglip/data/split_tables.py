@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from ctglip.data.caption_tables import CaptionRules, CaptionTable, caption_part, join_captions
 from ctglip.data.crops import CropSettings
-from ctglip.data.derived import derived
+from ctglip.data.derived import Arrays, derived
 from ctglip.data.instances import InstanceTable, instance_arrays
 from ctglip.store.findings import findings_by_study
 from ctglip.store.tables import Store
@@ -120,7 +120,7 @@ def _captions_of(store: Store, wanted: Organs, studies: range, rules: CaptionRul
     ids = wanted.study_ids[studies.start : studies.stop]
     first, last = np.searchsorted(wanted.study, (studies.start, studies.stop))
     findings = findings_by_study(store, set(ids))
-    rows = zip(wanted.study[first:last].tolist(), wanted.organ[first:last].tolist(), strict=True)
+    rows: list[tuple[int, int]] = np.column_stack([wanted.study[first:last], wanted.organ[first:last]]).tolist()
     reports = [(findings.get(wanted.study_ids[study], ()), wanted.names[organ]) for study, organ in rows]
     return caption_part(reports, rules)
 
@@ -137,8 +137,8 @@ def caption_rules(
     return CaptionRules(organs, abnormalities, unmentioned_as_negative, mirrored, names)
 
 
-def _only(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return dict(parts[0])
+def _only(parts: Sequence[Arrays]) -> Arrays:
+    return parts[0]
 
 
 def _hash(*columns: Sequence[str] | np.ndarray) -> str:
