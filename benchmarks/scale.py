@@ -31,8 +31,9 @@ STATUSES = {"normal": 0.3, "negated": 0.4, "affirmed": 0.25, "uncertain": 0.05}
 def make_store(path: Path, studies: int, seed: int = 0) -> None:
     """The tables of so many studies, each of its own patient."""
     from ctglip.store.format import TABLES, StoreInfo
+    from ctglip.store.parts import FULL, write_part
     from ctglip.store.splits import SplitSettings, assign_splits
-    from ctglip.store.tables import create_store, sort_table, write_tables
+    from ctglip.store.tables import create_store
     from ctglip.vocabulary.abnormalities import load_abnormalities
     from ctglip.vocabulary.organs import load_organs
 
@@ -60,12 +61,14 @@ def make_store(path: Path, studies: int, seed: int = 0) -> None:
         "findings": _findings(ids, names, rng),
     }  # fmt: skip
 
-    def table(name: str) -> pl.DataFrame:
-        return sort_table(
-            name, pl.concat([pl.DataFrame(schema=TABLES[name]), frames.get(name, pl.DataFrame())], how="diagonal")
-        )
+    for number, first in enumerate(range(0, studies, FULL)):
+        part = ids[first : first + FULL]
 
-    write_tables(store, table)
+        def table(name: str, part: pl.Series = part) -> pl.DataFrame:
+            rows = frames.get(name, pl.DataFrame(schema={"study_id": pl.String})).filter(pl.col("study_id").is_in(part))
+            return pl.concat([pl.DataFrame(schema=TABLES[name]), rows], how="diagonal")
+
+        write_part(path, number, table)
     assign_splits(store, SplitSettings())
 
 

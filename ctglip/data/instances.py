@@ -72,9 +72,8 @@ def instance_arrays(
         organs: names; the order within a study is theirs.
         settings: ``truncated`` decides about organs that the field of view cuts off.
     """
-    table = store.table("organs").filter(pl.col("organ").is_in(list(organs)))
-    if settings.truncated == "drop":
-        table = table.filter(~pl.col("touches_border"))
+    rows = store.scan("organs").filter(pl.col("organ").is_in(list(organs)), pl.col("study_id").is_in(list(study_ids)))
+    table = (rows if settings.truncated == "keep" else rows.filter(~pl.col("touches_border"))).collect()
     numbered = (
         pl.DataFrame({column: names, number: np.arange(len(names), dtype=kind)}, schema_overrides={column: pl.String})
         for column, number, names, kind in (

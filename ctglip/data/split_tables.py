@@ -41,7 +41,8 @@ def present_organs(store: Store) -> set[str]:
     key = [VERSION, store.version("organs")]
 
     def make() -> dict[str, np.ndarray]:
-        return {"organs": np.array(sorted(store.table("organs")["organ"].unique()), dtype=np.str_)}
+        found = store.scan("organs").select(pl.col("organ").unique().sort()).collect()
+        return {"organs": np.array(found["organ"].to_list(), dtype=np.str_)}
 
     return set(derived(store, "organs", key, [make], _only)["organs"].tolist())
 
@@ -61,7 +62,7 @@ class OrganSlots:
 
 
 def _slots(store: Store) -> dict[str, np.ndarray]:
-    table = store.table("organs").select("study_id", "organ")
+    table = store.scan("organs").select("study_id", "organ").collect().sort("study_id", maintain_order=True)
     names = table["organ"].unique().sort()
     numbers = pl.DataFrame({"organ": names, "number": np.arange(len(names), dtype=np.int16)})
     studies = table["study_id"].rle_id().to_numpy() if len(table) else np.zeros(0, np.int64)

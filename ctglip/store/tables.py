@@ -113,7 +113,9 @@ class Store:
 
     def version(self, *names: str) -> str:
         """Changes whenever one of these tables is written, or the recipe is another. Copies of a store differ."""
-        states = [(str(file.relative_to(self.path)), file.stat()) for name in names for file in files_of(self.path, name)]
+        states = [
+            (str(file.relative_to(self.path)), file.stat()) for name in names for file in files_of(self.path, name)
+        ]
         written = [(name, state.st_size, state.st_mtime_ns, state.st_ino) for name, state in states]
         return value_hash([self.info.recipe_hash, self.info.findings_from, written])
 

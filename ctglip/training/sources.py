@@ -71,8 +71,9 @@ def steps_of_epoch(store: Store, config: PretrainConfig) -> int:
     data, study_ids = config.data, studies_of(store, "train")
     kinds = {OBJECTIVES[part.name].input_kind for part in parts_of(config.objective).values()}
     if isinstance(data, CropDataSettings):
-        rows = store.table("organs").filter(pl.col("study_id").is_in(study_ids))
-        count = rows.filter(pl.col("organ").is_in(list(data.organs))).height if data.organs else rows.height
+        rows = store.scan("organs").filter(pl.col("study_id").is_in(study_ids))
+        rows = rows.filter(pl.col("organ").is_in(list(data.organs))) if data.organs else rows
+        count = int(rows.select(pl.len()).collect().item())
         batch = data.sampling.batch
     else:
         if data.name == "cxr":

@@ -28,14 +28,16 @@ from ctglip.data.instances import InstanceTable, instance_arrays
 from ctglip.data.organ_crops import instances_of
 from ctglip.data.organs import CropDataSettings, OrganDataset
 from ctglip.data.sampling import BalancedSampler, SamplingSettings
+from ctglip.store.parts import table_path, write_parquet
 from ctglip.store.study import organ_row
-from ctglip.store.tables import Store, table_path, write_parquet
+from ctglip.store.tables import Store
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.negatives import Strategy
 from ctglip.vocabulary.organs import load_organs
 from ctglip.vocabulary.prompts import negative_prompts, normal_prompts, positive_prompts
 from tests.data.plain_captions import PlainCaptions, plain_negatives, pools_of
+from tests.store.tables_of import change_table
 
 ORGANS, ABNORMALITIES = load_organs(), load_abnormalities()
 NAMES = (
@@ -231,10 +233,8 @@ def test_what_is_derived_once_is_read_again(own_store: Store, monkeypatch: pytes
 def test_what_is_derived_from_something_else_is_not_taken(own_store: Store, change: str) -> None:
     first = dataset(own_store)
     if change == "findings":
-        table = own_store.table("findings").with_columns(
-            pl.when(pl.col("organ") == "spleen").then(pl.lit("normal")).otherwise("status").alias("status")
-        )
-        write_parquet(table, table_path(own_store.path, "findings"))
+        status = pl.when(pl.col("organ") == "spleen").then(pl.lit("normal")).otherwise("status").alias("status")
+        change_table(own_store, "findings", lambda table: table.with_columns(status))
     elif change == "splits":
         table = own_store.all_splits().with_columns(pl.lit("train").alias("split"))
         write_parquet(table, table_path(own_store.path, "splits"))
