@@ -42,34 +42,35 @@ def make_store(path: Path, studies: int, seed: int = 0) -> None:
     hashes = {"organs": organs.hash, "abnormalities": load_abnormalities().hash}
     info = StoreInfo(recipe={}, recipe_hash="simulated", dictionaries=hashes, labels=organs.label_names())
     store = create_store(path, info)
-    ids = pl.Series("study_id", [f"s{number:07d}" for number in range(studies)])
-    box = {
-        edge: np.full(studies * len(names), n, np.int32) for n, edge in enumerate(("x0", "x1", "y0", "y1", "z0", "z1"))
-    }
-    frames = {
+    for number, first in enumerate(range(0, studies, FULL)):
+        ids = pl.Series("study_id", [f"s{one:07d}" for one in range(first, min(first + FULL, studies))])
+        frames = _tables(ids, names, rng)
+
+        def table(name: str, frames: dict[str, pl.DataFrame] = frames) -> pl.DataFrame:
+            return pl.concat([pl.DataFrame(schema=TABLES[name]), frames.get(name, pl.DataFrame())], how="diagonal")
+
+        write_part(path, number, table)
+    assign_splits(store, SplitSettings())
+
+
+def _tables(ids: pl.Series, names: list[str], rng: np.random.Generator) -> dict[str, pl.DataFrame]:
+    """The tables that are not empty, of some studies."""
+    rows = len(ids) * len(names)
+    edges = ("x0", "x1", "y0", "y1", "z0", "z1")
+    return {
         "studies": pl.DataFrame({"study_id": ids, "patient_id": ids, "source_checksum": ids}).with_columns(
             pl.lit("simulated").alias("recipe_hash"), pl.lit("ct").alias("modality")
         ),
         "organs": pl.DataFrame({
-            "study_id": ids.gather(np.repeat(np.arange(studies), len(names))),
-            "organ": pl.Series(names).gather(np.tile(np.arange(len(names)), studies)),
-            **box,
-            "volume_ml": rng.uniform(1, 500, studies * len(names)),
-            "mean_hu": rng.normal(40, 20, studies * len(names)),
-            "touches_border": np.zeros(studies * len(names), bool),
+            "study_id": ids.gather(np.repeat(np.arange(len(ids)), len(names))),
+            "organ": pl.Series(names).gather(np.tile(np.arange(len(names)), len(ids))),
+            **{edge: np.full(rows, number, np.int32) for number, edge in enumerate(edges)},
+            "volume_ml": rng.uniform(1, 500, rows),
+            "mean_hu": rng.normal(40, 20, rows),
+            "touches_border": np.zeros(rows, bool),
         }),
         "findings": _findings(ids, names, rng),
     }  # fmt: skip
-
-    for number, first in enumerate(range(0, studies, FULL)):
-        part = ids[first : first + FULL]
-
-        def table(name: str, part: pl.Series = part) -> pl.DataFrame:
-            rows = frames.get(name, pl.DataFrame(schema={"study_id": pl.String})).filter(pl.col("study_id").is_in(part))
-            return pl.concat([pl.DataFrame(schema=TABLES[name]), rows], how="diagonal")
-
-        write_part(path, number, table)
-    assign_splits(store, SplitSettings())
 
 
 def _findings(ids: pl.Series, names: list[str], rng: np.random.Generator) -> pl.DataFrame:

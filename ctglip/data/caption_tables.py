@@ -72,7 +72,7 @@ class CaptionRules:
 
 def caption_part(reports: Reports, rules: CaptionRules) -> dict[str, np.ndarray]:
     """The captions of some organs: numbers for each, and what they number as plain data."""
-    builder, entries = rules.builder(), _Entries()
+    builder, entries = rules.builder(), _Profiles()
     rows = np.arange(len(reports))
     if rules.held_out:
         affirmed = (organ_evidence(*report, rules.organs, rules.abnormalities).affirmed for report in reports)
@@ -93,7 +93,7 @@ def caption_part(reports: Reports, rules: CaptionRules) -> dict[str, np.ndarray]
 
 
 def _numbered(
-    reports: Reports, rules: CaptionRules, builder: CaptionBuilder, entries: _Entries, mirrored: bool
+    reports: Reports, rules: CaptionRules, builder: CaptionBuilder, entries: _Profiles, mirrored: bool
 ) -> Iterator[tuple[int, int]]:
     """The numbers of each organ's profile, and of the abnormalities that may be in its study."""
     evidence, last, silent = None, None, {}
@@ -117,7 +117,7 @@ def _spread(rows: Int[np.ndarray, " k"], count: int, numbers: list[tuple[int, in
     return found
 
 
-class _Entries:
+class _Profiles:
     """Profiles and sets of abnormalities, each once, numbered in the order in which they come."""
 
     def __init__(self) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ctglip.data.samples import NO_TEXT
+from ctglip.data.sampling import Rows
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.evidence import OrganEvidence, ReportEvidence
@@ -28,7 +29,6 @@ from ctglip.vocabulary.prompts import negative_prompts, normal_prompts, positive
 CaptionKind = Literal["abnormal", "normal", "silent"]
 _REMEMBERED = 2_000
 """Captions whose false texts are remembered."""
-Rows = Int[np.ndarray, " n"]
 _NONE = np.zeros(0, dtype=np.int64)
 
 
