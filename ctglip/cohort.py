@@ -5,10 +5,10 @@ A row that cannot be used becomes a ``Failure``; only a table that cannot be rea
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import polars as pl
@@ -25,6 +25,9 @@ OPTIONAL = (
     "scanner", "numbering", "hu_slope", "hu_intercept", "affine", "organ_text", "phase", "localization",
 )  # fmt: skip
 SPLITS = ("train", "val", "test")
+_PATHS = frozenset({"image", "masks", "report_path", "regions", "organ_text", "localization"})
+_SLICE = 5000
+"""Rows that are made of a table at a time."""
 
 
 class CohortRow(BaseModel):
@@ -84,12 +87,47 @@ class CohortRow(BaseModel):
         return Report(findings=self.findings, impression=self.impression)
 
 
+class CohortRows(Sequence[CohortRow]):
+    """The rows of a cohort that can be worked on, each made when it is asked for: of a million rows the table alone is
+    kept.
+
+    Args:
+        table: their cells as text, checked before.
+        folder: what relative paths are relative to.
+    """
+
+    def __init__(self, table: pl.DataFrame, folder: Path) -> None:
+        self.table = table
+        self._folder = folder
+
+    def __len__(self) -> int:
+        return self.table.height
+
+    @overload
+    def __getitem__(self, index: int) -> CohortRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[CohortRow, ...]: ...
+    def __getitem__(self, index: int | slice) -> CohortRow | tuple[CohortRow, ...]:
+        if isinstance(index, slice):
+            return tuple(_valid_row(record, self._folder) for record in self.table[index].to_dicts())
+        return _valid_row(self.table.row(index, named=True), self._folder)
+
+    def __iter__(self) -> Iterator[CohortRow]:
+        for record in _records(self.table):
+            yield _valid_row(record, self._folder)
+
+    def with_organ_text(self, path: Path) -> CohortRows:
+        """The same with an organ text for those that name none."""
+        known = pl.col("organ_text") if "organ_text" in self.table.columns else pl.lit(None, pl.String)
+        return CohortRows(self.table.with_columns(known.fill_null(str(path)).alias("organ_text")), self._folder)
+
+
 @dataclass(frozen=True)
 class Cohort:
     """A cohort as read: the rows that can be worked on, and those that cannot with their reasons."""
 
     path: Path
-    rows: tuple[CohortRow, ...]
+    rows: CohortRows
     bad: tuple[Failure, ...]
     columns: tuple[str, ...] = ()
 
@@ -101,7 +139,7 @@ class Cohort:
     def tables_in(self, column: Literal["organ_text", "localization"]) -> dict[Path, set[str]]:
         """The tables that rows name in a column, each with the ids of the studies that name it."""
         found: dict[Path, set[str]] = {}
-        for row in self.rows:
+        for row in self.rows if column in self.rows.table.columns else ():
             path: Path | None = getattr(row, column)
             if path is not None:
                 found.setdefault(path, set()).add(row.study_id)
@@ -127,23 +165,28 @@ def read_cohort(path: Path, columns: Path | None = None, reports_alone: bool = F
         table = table.with_columns(_filled(table, name) for name in REQUIRED[1:])
     require_columns(path, table, REQUIRED, "Add it, or name it in a YAML column map (our_name: their_name).")
     known = [name for name in (*REQUIRED, *OPTIONAL) if name in table.columns]
-    records = table.select(known).to_dicts()
-    if not records:
+    table = table.select(known)
+    if table.is_empty():
         raise CohortError(
             f"{path} has headings and no row, so there is no study to work on.",
             code="empty_table",
             fix="Give one row a study.",
         )
-    counts = Counter(record["study_id"] for record in records)
-    rows: list[CohortRow] = []
-    bad: list[Failure] = []
-    for number, record in enumerate(records, start=2):
+    repeated = dict(table.group_by("study_id").len().filter(pl.col("len") > 1).iter_rows())
+    folder, bad, usable = path.resolve().parent, list[Failure](), np.ones(table.height, bool)
+    for number, record in enumerate(_records(table)):
         try:
-            rows.append(_row(record, counts, path.resolve().parent))
+            _row(record, repeated, folder)
         except CTGLIPError as error:
-            row_name = record["study_id"] or f"row {number}"
-            bad.append(Failure(row_name, "cohort", error.code, str(error), {"row": number}))
-    return Cohort(path, tuple(rows), tuple(bad), tuple(known))
+            usable[number] = False
+            row_name = record["study_id"] or f"row {number + 2}"
+            bad.append(Failure(row_name, "cohort", error.code, str(error), {"row": number + 2}))
+    return Cohort(path, CohortRows(table.filter(pl.Series(usable)), folder), tuple(bad), tuple(known))
+
+
+def _records(table: pl.DataFrame) -> Iterator[dict[str, str | None]]:
+    """The rows of a table as they are, some thousand at a time."""
+    return (record for part in table.iter_slices(_SLICE) for record in part.to_dicts())
 
 
 def _filled(table: pl.DataFrame, name: str) -> pl.Expr:
@@ -164,14 +207,14 @@ def _rename(table: pl.DataFrame, columns: Path) -> pl.DataFrame:
     return table.rename({theirs: ours for ours, theirs in names.items()})
 
 
-def _row(record: dict[str, str | None], counts: Counter[str | None], folder: Path) -> CohortRow:
+def _row(record: dict[str, str | None], repeated: Mapping[str | None, int], folder: Path) -> CohortRow:
     study_id = record["study_id"]
     if not study_id:
         raise CohortError("The row has no study_id.", code="missing_id")
     check_id(study_id)
-    if counts[study_id] > 1:
+    if study_id in repeated:
         raise CohortError(
-            f"study_id {study_id!r} stands in {counts[study_id]} rows, so none of them can be trusted.",
+            f"study_id {study_id!r} stands in {repeated[study_id]} rows, so none of them can be trusted.",
             code="duplicate_id",
             fix="Give each study one row.",
         )
@@ -185,19 +228,23 @@ def _row(record: dict[str, str | None], counts: Counter[str | None], folder: Pat
             raise CohortError(
                 f"Study {study_id}: column {key!r} holds a NUL byte.", code="bad_cell", fix="Write it anew."
             )
-    for key in ("image", "masks", "report_path", "regions", "organ_text", "localization"):
-        if key in values:
-            values[key] = str(folder / str(values[key]))
     if values.get("split", "train") not in SPLITS:
         raise CohortError(
             f"Study {study_id} has split {values['split']!r}, expected one of {', '.join(SPLITS)}.",
             code="bad_split",
         )
     try:
-        return CohortRow.model_validate(values)
+        return _valid_row(values, folder)
     except ValidationError as error:
         problem = error.errors()[0]
         raise CohortError(
             f"Study {study_id}: column {problem['loc'][0]!r} {problem['msg']} (found {problem['input']!r}).",
             code="bad_cell",
         ) from error
+
+
+def _valid_row(record: Mapping[str, str | None], folder: Path) -> CohortRow:
+    values = {key: value for key, value in record.items() if value is not None}
+    for key in _PATHS & values.keys():
+        values[key] = str(folder / values[key])
+    return CohortRow.model_validate(values)

@@ -28,7 +28,7 @@ def test_parquet_reads_like_csv(tmp_path: Path) -> None:
     frame = pl.DataFrame({"study_id": ["1"], "patient_id": ["p"], "image": ["x.nii"], "age": [40]})
     frame.write_parquet(tmp_path / "cohort.parquet")
     frame.write_csv(tmp_path / "cohort.csv")
-    assert read_cohort(tmp_path / "cohort.parquet").rows == read_cohort(tmp_path / "cohort.csv").rows
+    assert list(read_cohort(tmp_path / "cohort.parquet").rows) == list(read_cohort(tmp_path / "cohort.csv").rows)
 
 
 @pytest.mark.parametrize(

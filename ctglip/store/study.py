@@ -189,11 +189,15 @@ def lesion_of(columns: dict[str, Any]) -> LesionAnnotation:
 class StudyReader:
     """A study in a store. Metadata and open arrays are kept, so reading box after box is cheap.
 
+    Args:
+        path: of the study's folder.
+        for_rows: only the rows are wanted, as many studies are gathered: the form of the rest is not looked at.
+
     Raises:
         StoreError: ``no_study`` or ``damaged_study``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, for_rows: bool = False) -> None:
         self.path = path
         try:
             self.attributes: dict[str, Any] = json.loads((path / "zarr.json").read_bytes())["attributes"]
@@ -208,7 +212,7 @@ class StudyReader:
                     code="store_version",
                     fix="Use the ctglip version that wrote it.",
                 )
-            self._check()
+            self._check_rows() if for_rows else self._check()
         except StoreError:
             raise
         except FileNotFoundError as error:
@@ -228,11 +232,14 @@ class StudyReader:
         """Whether the attributes are of the form that is written, so that what reads them need not ask."""
         if self.affine.shape != (4, 4) or not isinstance(self.study_id, str) or not isinstance(self.patient_id, str):
             raise ValueError("the attributes are not those of a study")
+        self._check_rows()
+        _ = self.shape, self.source, self.regions(), self.lesions(), [organ_row(row) for row in self.rows("organs")]
+
+    def _check_rows(self) -> None:
         if any(not isinstance(row, dict) for rows in self._rows.values() for row in rows):
             raise ValueError("its rows are no rows")
         if len(self._rows["studies"]) != 1:
             raise ValueError("it has not one row of its own")
-        _ = self.shape, self.source, self.regions(), self.lesions(), [organ_row(row) for row in self.rows("organs")]
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

@@ -49,6 +49,8 @@ from ctglip.table_files import no_formulas
 from ctglip.types import PARSER
 
 BATCH = 1000
+_FORM = (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError)
+"""What rows of another form make a table raise."""
 
 
 class Store:
@@ -196,7 +198,7 @@ def add_studies(store: Store, ids: Sequence[str]) -> None:
     small = [number for number, size in sizes.items() if 0 < size < FULL // 2]
     following = max(sizes, default=-1) + 1
     for chunk in chunks(sorted(ids), FULL):
-        fresh = gather(study for study_id in chunk if (study := _current(store, study_id)))
+        fresh = _rows_of(store, chunk)
         if fresh["studies"].is_empty():
             continue
         if len(small) >= OPEN and not empty:
@@ -223,7 +225,7 @@ def _rewrite(store: Store, number: int, ids: list[str], unchanged: list[str]) ->
     except StoreError:
         old, unchanged = {}, []
     changed = sorted(set(ids) - set(unchanged))
-    tables = gather(study for study_id in changed if (study := _current(store, study_id)))
+    tables = _rows_of(store, changed)
     for name, table in old.items():
         tables[name] = pl.concat([table.filter(pl.col("study_id").is_in(unchanged)), tables[name]], how="diagonal")
     if tables["studies"].is_empty():
@@ -292,9 +294,25 @@ def gather(studies: Iterable[StudyReader]) -> dict[str, pl.DataFrame]:
     return {name: sort_table(name, pl.concat(found, how="diagonal")) for name, found in frames.items()}
 
 
+def _rows_of(store: Store, ids: Sequence[str]) -> dict[str, pl.DataFrame]:
+    """The rows of some studies as tables; those of another recipe and those that cannot be read are left out."""
+    try:
+        return gather(study for study_id in ids if (study := _current(store, study_id)))
+    except _FORM:
+        return gather(study for study_id in ids if (study := _current(store, study_id)) and _is_formed(study))
+
+
+def _is_formed(study: StudyReader) -> bool:
+    """Whether a study's rows are such as the tables take."""
+    try:
+        return bool(gather([study]))
+    except _FORM:
+        return False
+
+
 def _current(store: Store, study_id: str) -> StudyReader | None:
     try:
-        study = StudyReader(study_path(store.path, study_id))
+        study = StudyReader(study_path(store.path, study_id), for_rows=True)
     except StoreError:
         return None
     return study if study.attributes.get("recipe_hash") == store.info.recipe_hash else None

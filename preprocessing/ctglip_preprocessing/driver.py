@@ -5,24 +5,27 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from ctglip.cohort import Cohort
 from ctglip.files import exclusive, remove
 from ctglip.modality import modality_of
-from ctglip.store.format import INFO, StoreInfo, build_hash, leftovers, read_info, study_path
+from ctglip.store.format import INFO, StoreInfo, build_hash, leftovers, read_info
 from ctglip.store.journal import Journal, JournalEntry
 from ctglip.store.splits import assign_splits, check_given
 from ctglip.store.tables import Store, compact, create_store
 from ctglip.types import Failure
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
-from ctglip_preprocessing.case import Case, Plan, fingerprint
+from ctglip_preprocessing.bookkeeping import Cases, Commits
+from ctglip_preprocessing.case import Plan, fingerprint
 from ctglip_preprocessing.executor import CaseResults, execute
 from ctglip_preprocessing.interrupt import Stop, never
 from ctglip_preprocessing.lesions import CohortLesions, read_localization
@@ -30,8 +33,8 @@ from ctglip_preprocessing.organ_text import CohortOrganText, read_organ_text
 from ctglip_preprocessing.quality import QUALITY_PAGE, same_images, without_masks, write_quality_page
 from ctglip_preprocessing.settings import PreprocessConfig
 
-FIRST_BATCH = 200
-"""Studies after which the tables are brought up to date for the first time; later a tenth of the store's."""
+PLANNED = 5000
+"""Rows of a cohort that are looked at together before the run."""
 Watch = Callable[[CaseResults, int], CaseResults]
 """Passes a run's results on, and says how it goes; is told how many there will be."""
 
@@ -119,7 +122,7 @@ def preprocess_cohort(
         StoreError: not a store, in use by another process, or a patient given two splits.
     """
     start = time.monotonic()
-    given = check_given((row.study_id, row.patient_id, row.split) for row in cohort.rows)
+    given = check_given(_given_splits(cohort.rows.table))
     organ_text, localization = read_organ_text(cohort), read_localization(cohort)
     notes = (*organ_text.notes, *localization.notes)
     info = store_info(config)
@@ -128,27 +131,31 @@ def preprocess_cohort(
     with exclusive(store.path), Journal(store) as journal:
         _remove_leftovers(store)
         journal.settle()
+        compact(store, journal.committed_table())
         cases = plan_cases(cohort, store, config, journal, retry_failed, organ_text, localization)
-        written, worked, since_tables = 0, 0, 0
+        commits, worked = Commits(store, journal), 0
         try:
             results = execute(cases, workers, address, stop)
             with closing(results), closing(watch(results, len(cases))) as watched:
                 for result in watched:
-                    written += commit(result, store, journal)
+                    commits.add(result)
                     worked += 1
-                    since_tables += 1
-                    if since_tables >= max(FIRST_BATCH, len(journal.entries) // 10):
-                        compact(store, journal.committed())
-                        since_tables = 0
             if worked < len(cases) and stop():
                 raise KeyboardInterrupt
         finally:
             _remove_leftovers(store)
-            compact(store, journal.committed())
+            commits.finish()
         moved = assign_splits(store, config.splits, given)
         if cases or moved or chosen or not (store.path / QUALITY_PAGE).is_file():
             write_quality_page(store, journal.failures(), notes)
-        return _summary(cohort, store, journal, notes, moved, written, len(cases), time.monotonic() - start)
+        seconds = time.monotonic() - start
+        return _summary(cohort, store, journal, notes, moved, commits.written, len(cases), seconds)
+
+
+def _given_splits(table: pl.DataFrame) -> Iterator[tuple[str, str, str | None]]:
+    """Study, patient and split of the rows of a cohort that have one."""
+    given = table.drop_nulls("split") if "split" in table.columns else table.clear().with_columns(split=None)
+    return given.select("study_id", "patient_id", "split").iter_rows()
 
 
 def _summary(
@@ -162,7 +169,7 @@ def _summary(
     seconds: float,
 ) -> Summary:
     """What came of a cohort, by what the journal knows."""
-    named = {row.study_id for row in cohort.rows} | {failure.study_id for failure in cohort.bad}
+    named = set(cohort.rows.table["study_id"]) | {failure.study_id for failure in cohort.bad}
     failed = tuple(failure for failure in journal.failures() if failure.study_id in named)
     return Summary(
         store=str(store.path),
@@ -170,7 +177,7 @@ def _summary(
         written=written,
         up_to_date=len(named) - len(failed) - written,
         failed=failed,
-        others=len(journal.committed().keys() - named),
+        others=sum(study_id not in named for study_id in journal.committed_table()["study_id"]),
         moved=moved,
         without_masks=tuple(i for i in without_masks(store) if i in named),
         same_images=same_images(store),
@@ -193,34 +200,31 @@ def plan_cases(
     retry_failed: bool,
     organ_text: CohortOrganText | None = None,
     localization: CohortLesions | None = None,
-) -> list[Case]:
+) -> Cases:
     """The studies to work on, in the order of the cohort table: those that the journal does not know with just this
     input, and failed ones that are to be tried again. Rows that cannot be worked on are entered as failures."""
     plan = Plan(store.path, config, store.info.recipe_hash, cohort.has_reports)
-    stored = journal.committed()
     journal.record(
-        JournalEntry(failure.study_id, plan.recipe_hash, checksum=stored.get(failure.study_id, ""), failure=failure)
+        JournalEntry(failure.study_id, plan.recipe_hash, checksum=_stored(journal, failure.study_id), failure=failure)
         for failure in cohort.bad
     )
-    given = [organ_text.texts.get(row.study_id, ()) if organ_text else () for row in cohort.rows]
-    lesions = [localization.lesions.get(row.study_id, ()) if localization else () for row in cohort.rows]
+    texts, drawn = organ_text.texts if organ_text else {}, localization.lesions if localization else {}
+    cases = Cases(cohort.rows, plan, texts, drawn)
     with ThreadPoolExecutor(max_workers=16) as pool:  # a network drive answers slowly but many at a time
-        fingerprints = list(pool.map(fingerprint, cohort.rows, given, lesions))
-    cases: list[Case] = []
-    for row, texts, findings, mark in zip(cohort.rows, given, lesions, fingerprints, strict=True):
-        entry = journal.entries.get(row.study_id)
-        if entry is None or entry.fingerprint != mark or (entry.failure and retry_failed):
-            cases.append(Case(row, plan, texts, findings, mark, stored.get(row.study_id, "")))
+        for start in range(0, len(cohort.rows), PLANNED):
+            rows = cohort.rows[start : start + PLANNED]
+            given, lesions = zip(*map(cases.given, rows), strict=True)
+            for number, mark in enumerate(pool.map(fingerprint, rows, given, lesions), start):
+                entry = journal.entries.get(rows[number - start].study_id)
+                if entry is None or entry.fingerprint != mark or (entry.failure and retry_failed):
+                    cases.plan(number, mark, entry.checksum if entry else "")
     return cases
 
 
-def commit(result: JournalEntry, store: Store, journal: Journal) -> bool:
-    """Enter what became of a study; returns whether it was written now, and not just found to be up to date."""
-    before = journal.entries.get(result.study_id)
-    journal.record([result])
-    if not result.checksum:
-        remove(study_path(store.path, result.study_id))
-    return result.status == "done" and (before is None or before.checksum != result.checksum)
+def _stored(journal: Journal, study_id: str) -> str:
+    """The checksum of the input that the store's study was made from; empty where there is none."""
+    entry = journal.entries.get(study_id)
+    return entry.checksum if entry else ""
 
 
 def _remove_leftovers(store: Store) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from array import array
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,16 +65,37 @@ class _Job:
     started: float = 0.0
 
 
+class _Waiting:
+    """Cases by their numbers that are yet to be handed out, and those that are to be tried again, which come first."""
+
+    def __init__(self, cases: Sequence[Case], numbers: Iterable[int]) -> None:
+        self._cases = cases
+        self._numbers = array("q", reversed(list(numbers)))
+        self._again: list[_Job] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._numbers or self._again)
+
+    def pop(self) -> _Job:
+        return self._again.pop() if self._again else _Job(self._cases[self._numbers.pop()])
+
+    def append(self, job: _Job) -> None:
+        self._again.append(job)
+
+    def clear(self) -> None:
+        self._numbers, self._again = array("q"), []
+
+
 class _Tasks:
     """Cases for any worker with enough free CPUs and memory."""
 
-    def __init__(self, cases: Sequence[Case], gigabytes: float, cpus: int = 1) -> None:
+    def __init__(self, waiting: _Waiting, gigabytes: float, cpus: int = 1) -> None:
         import ray
 
         def work(case: Case) -> JournalEntry:
             return run_case(case, hard_limits=True)
 
-        self.waiting = [_Job(case) for case in reversed(cases)]
+        self.waiting = waiting
         self._cpus = _bounded("CPU", cpus)
         memory = _bounded("memory", int(gigabytes * 1e9))
         self._work: Any = ray.remote(num_cpus=self._cpus, memory=memory, max_retries=0)(work)
@@ -93,7 +115,7 @@ class _Tasks:
 class _Actors:
     """Cases for one process a GPU, each with its models loaded once; a process that dies is started anew."""
 
-    def __init__(self, cases: Sequence[Case]) -> None:
+    def __init__(self, waiting: _Waiting) -> None:
         import ray
 
         class CaseActor:
@@ -101,7 +123,7 @@ class _Actors:
                 """Take one case through all stages."""
                 return run_case(case, hard_limits=True)
 
-        self.waiting = [_Job(case) for case in reversed(cases)]
+        self.waiting = waiting
         kind: Any = ray.remote(num_cpus=1, num_gpus=1, max_restarts=-1, max_task_retries=0)(CaseActor)
         self._idle = [kind.remote() for _ in range(int(_resource("GPU")))]
         self._busy: dict[Any, Any] = {}
@@ -164,14 +186,18 @@ def _pools(cases: Sequence[Case]) -> list[_Tasks | _Actors]:
     """The cases by the kind of worker that they need."""
     config = cases[0].plan.config
     pools: list[_Tasks | _Actors] = []
-    slow, quick = ([case for case in cases if bool(segmentation_of(case)) == is_slow] for is_slow in (True, False))
-    if slow and (segmenter := segmentation_of(slow[0])):
+    slow, quick = array("q"), array("q")
+    may_be_slow = cases[0].plan.modality.segmentation(config.recipe) is not None
+    for number in range(len(cases)):
+        (slow if may_be_slow and segmentation_of(cases[number]) else quick).append(number)
+    if slow and (segmenter := segmentation_of(cases[slow[0]])):
+        waiting = _Waiting(cases, slow)
         if segmenter.device != "cpu" and _resource("GPU") >= 1:
-            pools.append(_Actors(slow))
+            pools.append(_Actors(waiting))
         else:
-            pools.append(_Tasks(slow, config.study_memory_gb + segmenter.memory_gb, segmenter.threads or 1))
+            pools.append(_Tasks(waiting, config.study_memory_gb + segmenter.memory_gb, segmenter.threads or 1))
     if quick:
-        pools.append(_Tasks(quick, config.study_memory_gb))
+        pools.append(_Tasks(_Waiting(cases, quick), config.study_memory_gb))
     return pools
 
 

@@ -74,8 +74,7 @@ class CohortOrganText:
 
 def with_organ_text(cohort: Cohort, path: Path) -> Cohort:
     """The cohort, with an organ text for the rows that name none."""
-    rows = (row if row.organ_text else row.model_copy(update={"organ_text": path.resolve()}) for row in cohort.rows)
-    return replace(cohort, rows=tuple(rows))
+    return replace(cohort, rows=cohort.rows.with_organ_text(path.resolve()))
 
 
 def read_organ_text(cohort: Cohort) -> CohortOrganText:

@@ -292,7 +292,9 @@ def test_two_writers_exclude_each_other(make_cohort, run, tmp_path: Path) -> Non
 
 def test_tables_grow_in_batches_as_the_run_goes(make_cohort, run, tmp_path: Path, monkeypatch) -> None:
     make_cohort(5)
-    monkeypatch.setattr("ctglip_preprocessing.driver.FIRST_BATCH", 2)
+    for name in ("FIRST_BATCH", "BATCH"):
+        monkeypatch.setattr(f"ctglip_preprocessing.bookkeeping.{name}", 2)
+    monkeypatch.setattr("ctglip_preprocessing.bookkeeping.ENTER_EVERY_S", 0.0)
     seen: list[int] = []
 
     def watch(results, total: int):

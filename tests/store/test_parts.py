@@ -4,6 +4,7 @@ dies."""
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -217,3 +218,13 @@ def test_what_cannot_be_read_is_no_part(store: Store) -> None:
     (study_path(store.path, "bad") / "zarr.json").write_text("{")
     add_studies(store, ["bad"])
     assert numbers(store.path) == [0]
+
+
+def test_rows_of_another_form_leave_the_others_of_their_batch_in(store: Store) -> None:
+    _add(store, "bad", "good")
+    file = study_path(store.path, "bad") / "zarr.json"
+    content = json.loads(file.read_text())
+    content["attributes"]["rows"]["organs"][0]["volume_ml"] = "much"
+    file.write_text(json.dumps(content))
+    add_studies(store, ["bad", "good"])
+    assert store.study_ids == ["00123", "good", "s-a", "s-b"]
