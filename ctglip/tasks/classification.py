@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from ctglip.data.augment import AugmentSettings
 from ctglip.errors import ConfigError
 from ctglip.evaluation.bootstrap import Question, weighted_auroc
 from ctglip.inference.encoding import evaluating
-from ctglip.inference.readers import OrganReader
 from ctglip.inference.scoring import Dictionaries, dictionaries_of
 from ctglip.pages.report import render
 from ctglip.store.tables import Store
@@ -37,12 +35,18 @@ from ctglip.tasks.base import (
 from ctglip.tasks.calibration import calibrate_texts, fit_logits
 from ctglip.tasks.classification_results import ClassificationResults, ComparedColumns, classification_results
 from ctglip.tasks.classification_tables import attention_table, score_table, scores_of
-from ctglip.tasks.inputs import CachedFeatures, OrganInputs, cached_features, image_inputs, organs_of, tuning_reader
+from ctglip.tasks.inputs import (
+    CachedFeatures,
+    OrganInputs,
+    inputs_by_name,
+    organs_of,
+    readable_organs,
+    tuning_reader,
+)  # fmt: skip
 from ctglip.tasks.losses import LabelLoss
 from ctglip.tasks.network import (
     BAG_ORGAN,
     BAG_STUDY,
-    FROZEN,
     ClassificationNetwork,
     build_network,
     speaks,
@@ -113,19 +117,12 @@ class Classification(Task[ClassificationConfig]):
             )
         reader, dictionaries = tuning_reader(release, config), dictionaries_of(release)
         global_image = reader.reading == "whole"
-        organs = [] if global_image else _readable_organs(reader, store)
+        organs = [] if global_image else readable_organs(reader, store)
         studies = join(read_targets(labels, dictionaries, organs, config.columns, config.ignore, global_image), store)
-        made: dict[tuple[int, bool], OrganInputs] = {}
-        inputs: dict[str, OrganInputs] = {}
-        problems: dict[UnusedInput, None] = {}
+        inputs, unreadable = inputs_by_name(store, initializations, studies, config, callbacks)
+        problems: dict[UnusedInput, None] = dict.fromkeys(unreadable)
         for one in initializations:
-            key = (id(one.release), one.mode in FROZEN)
-            if key not in made:
-                read = cached_features if one.mode in FROZEN else image_inputs
-                made[key] = read(store, one.release, studies, config, partial(callbacks.prepare, "Reading organs"))
-                problems |= {UnusedInput("unreadable", f.study_id, f.message): None for f in made[key].failures}
-            inputs[one.name] = made[key]
-            studies, lacking = unanswerable(studies, made[key].bags)
+            studies, lacking = unanswerable(studies, inputs[one.name].bags)
             problems |= dict.fromkeys(lacking)
         studies = studies.with_problems(tuple(problems))
         return cls(config, studies, inputs, f"label table {labels.name}", dictionaries)
@@ -236,7 +233,7 @@ class Classification(Task[ClassificationConfig]):
             texts = calibrate_texts(initialization.release, network, inputs, self.studies, self.label_source)
             calibration = replace(results.calibration, texts=texts.error)
             results = replace(results, calibration=calibration, notes=(*results.notes, texts.note))
-        release = tuned_release(initialization, network)
+        release = tuned_release(initialization, network.model)
         if texts is not None:
             release.calibration = texts.calibration.model_dump(mode="json")
         save_tuned_release(out / "model", release, mode, results)
@@ -261,14 +258,6 @@ class Classification(Task[ClassificationConfig]):
         compared = ComparedColumns.of(self.studies, self.config.evaluate, patients)
         scores = scores_of(run.table("scores"), TEST, self.studies.targets, compared.labels)
         return render(classification_page(results, self.studies, scores, compared.labels, self.dictionaries))
-
-
-def _readable_organs(reader: OrganReader[Any], store: Store) -> list[str]:
-    """Organs that the model was trained on (all that it knows, where that is not written) and that the store has."""
-    release = reader.release
-    known = release.provenance.get("trained") or release.organs
-    present = {instance.organ for instance in reader.instances(store, store.study_ids, release.organs)}
-    return [name for name in release.organs if name in known and name in present]
 
 
 def standardise(

@@ -1,9 +1,10 @@
-"""What a classification reads of studies: features that a frozen model gave once, or images through its reader."""
+"""What tasks that read organs read of studies: features that a frozen model gave once, or images through its reader."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,12 @@ from ctglip.inference.model_readers import reader_of
 from ctglip.inference.readers import ImageKey, OrganReader
 from ctglip.models.release import Release
 from ctglip.store.tables import Store
-from ctglip.tasks.base import in_batches
-from ctglip.tasks.network import FEATURES, raw_width, reads_global_image
-from ctglip.tasks.settings import ClassificationConfig
+from ctglip.tasks.base import Initialization, in_batches
+from ctglip.tasks.network import FEATURES, FROZEN, raw_width, reads_global_image
+from ctglip.tasks.settings import OrganTaskConfig
 from ctglip.tasks.studies import Bags, Studies
-from ctglip.tasks.targets import Target
+from ctglip.tasks.targets import Target, UnusedInput
+from ctglip.training.callbacks import Callbacks
 from ctglip.types import Failure, OrganRegion, Progress
 
 
@@ -97,7 +99,7 @@ def bags_of(instances: Sequence[OrganInstance], study_ids: Sequence[str], organs
 
 
 def cached_features(
-    store: Store, release: Release, studies: Studies, config: ClassificationConfig, progress: Progress | None = None
+    store: Store, release: Release, studies: Studies, config: OrganTaskConfig, progress: Progress | None = None
 ) -> CachedFeatures:
     """Raw features of all organs that are asked about, from the feature cache where they are there."""
     organs = organs_of(studies.targets)
@@ -125,14 +127,14 @@ def encode_frozen(inputs: OrganInputs, release: Release, batch: int) -> CachedFe
     return CachedFeatures(bags, features.float(), inputs.failures)
 
 
-def tuning_reader(release: Release, config: ClassificationConfig) -> OrganReader[Any]:
+def tuning_reader(release: Release, config: OrganTaskConfig) -> OrganReader[Any]:
     """How a fine-tuning reads images; it needs none of the model's heads."""
     read = "whole" if reads_global_image(release, config) and config.read == "whole" else "organs"
     return reader_of(release, read, features_only=True)
 
 
 def image_inputs(
-    store: Store, release: Release, studies: Studies, config: ClassificationConfig, progress: Progress | None = None
+    store: Store, release: Release, studies: Studies, config: OrganTaskConfig, progress: Progress | None = None
 ) -> ImageInputs:
     """What a model that is trained reads: each study is read once to know which can be."""
     check_recipe(store, release)
@@ -148,3 +150,32 @@ def image_inputs(
     )
     bags = bags_of([OrganInstance(key[0], region) for key, region in owners], studies.study_ids, organs)
     return ImageInputs(bags, owners, reader, images, config.augment, tuple(images.failures))
+
+
+def readable_organs(reader: OrganReader[Any], store: Store) -> list[str]:
+    """Organs that the model was trained on (all that it knows, where that is not written) and that the store has."""
+    release = reader.release
+    known = release.provenance.get("trained") or release.organs
+    present = {instance.organ for instance in reader.instances(store, store.study_ids, release.organs)}
+    return [name for name in release.organs if name in known and name in present]
+
+
+def inputs_by_name(
+    store: Store,
+    initializations: Sequence[Initialization],
+    studies: Studies,
+    config: OrganTaskConfig,
+    callbacks: Callbacks,
+) -> tuple[dict[str, OrganInputs], tuple[UnusedInput, ...]]:
+    """What the network of each initialization reads, by its name, and the studies that cannot be read."""
+    made: dict[tuple[int, bool], OrganInputs] = {}
+    inputs: dict[str, OrganInputs] = {}
+    problems: dict[UnusedInput, None] = {}
+    for one in initializations:
+        key = (id(one.release), one.mode in FROZEN)
+        if key not in made:
+            read = cached_features if one.mode in FROZEN else image_inputs
+            made[key] = read(store, one.release, studies, config, partial(callbacks.prepare, "Reading organs"))
+            problems |= {UnusedInput("unreadable", f.study_id, f.message): None for f in made[key].failures}
+        inputs[one.name] = made[key]
+    return inputs, tuple(problems)

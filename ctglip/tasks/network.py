@@ -19,7 +19,7 @@ from ctglip.models.lora import add_lora, merged
 from ctglip.models.release import Release
 from ctglip.tasks.base import Initialization
 from ctglip.tasks.head import BagHead, HeadOutput
-from ctglip.tasks.settings import ClassificationConfig, TuningMode
+from ctglip.tasks.settings import ClassificationConfig, OrganTaskConfig, TuningMode
 from ctglip.tasks.targets import Target
 
 FeatureSpace = Literal["raw", "shared"]
@@ -79,11 +79,7 @@ def build_network(
         organs: names by number.
         config: the head.
     """
-    if initialization.random:
-        model = DualEncoder(initialization.release.model.settings, initialization.release.model.inputs)
-        model.encoder.load_pretrained()
-    else:
-        model = copy.deepcopy(initialization.release.model)
+    model = initial_model(initialization)
     global_image = reads_global_image(initialization.release, config)
     shared = initialization.mode != "probe" and not initialization.random and config.head.start == "text"
     shared = shared and speaks(initialization.release, global_image)
@@ -97,7 +93,16 @@ def build_network(
     return network.to(initialization.device)
 
 
-def reads_global_image(release: Release, config: ClassificationConfig) -> bool:
+def initial_model(initialization: Initialization) -> DualEncoder:
+    """A model of one's own to train: a copy of the release's, or one with random weights."""
+    if not initialization.random:
+        return copy.deepcopy(initialization.release.model)
+    model = DualEncoder(initialization.release.model.settings, initialization.release.model.inputs)
+    model.encoder.load_pretrained()
+    return model
+
+
+def reads_global_image(release: Release, config: OrganTaskConfig) -> bool:
     """Whether images are read as a whole."""
     return config.read == "whole" or release.model.region_reader is None
 
@@ -145,7 +150,7 @@ def _mark(network: ClassificationNetwork, mode: TuningMode, rank: int) -> None:
             part.requires_grad_(used and mode != "probe")
 
 
-def tuned_release(initialization: Initialization, network: ClassificationNetwork) -> Release:
+def tuned_release(initialization: Initialization, model: DualEncoder) -> Release:
     """The initialization's release with the model as it was trained; low-rank updates are folded in.
 
     How far organs lie from those of training was measured with the model as it was: one that moved is not measured.
@@ -153,5 +158,5 @@ def tuned_release(initialization: Initialization, network: ClassificationNetwork
     release = copy.copy(initialization.release)
     if initialization.mode not in FROZEN:
         release.familiarity = None
-    release.model = merged(network.model).cpu().eval().requires_grad_(True)  # pyright: ignore[reportAttributeAccessIssue]
+    release.model = merged(model).cpu().eval().requires_grad_(True)  # pyright: ignore[reportAttributeAccessIssue]
     return release

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from ctglip.config import RootSettings, Settings
 from ctglip.data.augment import AugmentSettings
 from ctglip.store.mask_classes import Undrawn
+from ctglip.tasks.report_settings import ReportTaskSettings
 from ctglip.training.optim import OptimSettings
 from ctglip.training.trainer import LoopSettings
 
@@ -200,7 +201,7 @@ class FinetuneConfig(RootSettings):
 
     Attributes:
         task: what is learned: ``classification``: columns of a label table; ``segmentation``: an organ on radiographs;
-            ``ct_segmentation``: organs and drawn findings on scans.
+            ``ct_segmentation``: organs and drawn findings on scans; ``report``: the passages of reports.
         mode: ``probe``: one linear layer on frozen features. ``head``: the diagnosis head and the linear layer on
             frozen features. ``lora``: also low-rank updates of the encoder. ``full``: everything.
         baselines: other initializations with the same labels and seeds: ``scratch`` (random weights, always trained in
@@ -269,35 +270,60 @@ class FinetuneConfig(RootSettings):
         return value
 
 
-class ClassificationConfig(FinetuneConfig):
-    """Columns of a label table.
+class OrganTaskConfig(FinetuneConfig):
+    """What tasks that read organs share.
 
     Attributes:
-        read: ``organs``: a column is read from the organs that it is about. ``whole``: from one feature of the whole
-            radiograph, whatever it is about; so are all models of radiographs that find no organs. For models of
-            radiographs alone.
-        columns: what columns mean whose name does not say it.
-        ignore: columns that are left alone.
+        read: ``organs``: each organ is read. ``whole``: one feature of the whole radiograph stands for all; so it does
+            for all models of radiographs that find no organs. For models of radiographs alone.
         augment: of crops and scans where the encoder is trained; radiographs are augmented as in their pretraining, but
             never mirrored.
     """
 
-    task: Literal["classification"] = "classification"  # pyright: ignore[reportIncompatibleVariableOverride]
     read: Literal["organs", "whole"] = "organs"
-    columns: dict[str, ColumnSettings] = Field(default_factory=dict)
-    ignore: tuple[str, ...] = ()
-    head: HeadSettings = HeadSettings()
-    loss: LossSettings = LossSettings()
     augment: AugmentSettings = AugmentSettings()
 
     def unread(self) -> Mapping[str, str]:
         """Fields that nothing reads."""
         found = {**super().unread(), "augment.mirror": "a label of a left organ stays one of a left organ"}
-        if self.mode == "probe":
-            found["head.start"] = "mode is probe"
         if not self.trains_encoder:
             found |= {f"augment.{name}": "no encoder is trained" for name in AugmentSettings.model_fields}
         return found
+
+
+class ClassificationConfig(OrganTaskConfig):
+    """Columns of a label table; with ``read: whole`` each is read from the whole radiograph, whatever it is about.
+
+    Attributes:
+        columns: what columns mean whose name does not say it.
+        ignore: columns that are left alone.
+    """
+
+    task: Literal["classification"] = "classification"  # pyright: ignore[reportIncompatibleVariableOverride]
+    columns: dict[str, ColumnSettings] = Field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+    head: HeadSettings = HeadSettings()
+    loss: LossSettings = LossSettings()
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        return {**super().unread(), **({"head.start": "mode is probe"} if self.mode == "probe" else {})}
+
+
+class ReportConfig(OrganTaskConfig):
+    """A report, organ by organ: ``probe`` trains what writes on a frozen encoder, ``lora`` and ``full`` the encoder too.
+
+    Attributes:
+        report: what is written, and from what.
+    """
+
+    task: Literal["report"] = "report"  # pyright: ignore[reportIncompatibleVariableOverride]
+    mode: Literal["probe", "lora", "full"] = "probe"  # pyright: ignore[reportIncompatibleVariableOverride]
+    report: ReportTaskSettings = ReportTaskSettings()
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        return {**super().unread(), "evaluate.min_positives": "reports have no columns"}
 
 
 class SegmentationConfig(FinetuneConfig):
@@ -338,5 +364,6 @@ CONFIGS: dict[str, type[FinetuneConfig]] = {
     "classification": ClassificationConfig,
     "segmentation": SegmentationConfig,
     "ct_segmentation": CtSegmentationConfig,
+    "report": ReportConfig,
 }
 """Settings by the name of the task; those of a task that is not here are ``FinetuneConfig``'s alone."""

@@ -20,6 +20,7 @@ from ctglip.table_files import no_formulas
 from ctglip.tasks.base import Initialization, Task
 from ctglip.tasks.classification import Classification
 from ctglip.tasks.ct_segmentation import CtSegmentation
+from ctglip.tasks.report_generation import ReportGeneration
 from ctglip.tasks.results import FinishedRun, TaskResults, TaskRun, released_run
 from ctglip.tasks.runs import initial_network, train_run
 from ctglip.tasks.segmentation import Segmentation
@@ -33,6 +34,7 @@ TASKS: dict[str, type[Task[Any]]] = {
     "classification": Classification,
     "segmentation": Segmentation,
     "ct_segmentation": CtSegmentation,
+    "report": ReportGeneration,
 }
 """Tasks by the config's ``task``."""
 

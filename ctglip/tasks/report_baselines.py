@@ -1,0 +1,179 @@
+"""What written passages are measured against, on the same studies: templates and the passages of other patients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Int
+
+from ctglip.evaluation.metrics import best_f1_threshold
+from ctglip.inference.feature_cache import OrganFeatures
+from ctglip.inference.scoring import Dictionaries, Pair, Scorer
+from ctglip.tasks.passages import Passages
+from ctglip.tasks.report_settings import Baseline
+from ctglip.tasks.studies import TEST, TRAIN, VAL, Studies
+from ctglip.vocabulary.prompts import normal_prompts, positive_prompts
+
+_EVEN = 0.5
+
+
+@dataclass(frozen=True)
+class PassageBaselines:
+    """Baselines of one frozen model.
+
+    Attributes:
+        passages: of the reports.
+        studies: with their splits.
+        training: rows of the training studies that are used.
+        found: the model's features of the organs that are written about.
+        dictionaries: their words.
+        least: training passages that an abnormality needs to be asked for.
+        scorer: the model's answers; None: it has none.
+    """
+
+    passages: Passages
+    studies: Studies
+    training: Int[np.ndarray, " n"]
+    found: OrganFeatures
+    dictionaries: Dictionaries
+    least: int
+    scorer: Scorer | None = None
+
+    def written(self, name: Baseline) -> pl.DataFrame | None:
+        """study_id, organ, text of the test studies' organs; None where it cannot be had."""
+        makers: Mapping[Baseline, Callable[[], dict[int, str] | None]] = {
+            "normal": self._normal,
+            "neighbour": self._neighbours,
+            "classifier": self._classified,
+            "zero_shot": self._answered,
+        }
+        texts = makers[name]()
+        if texts is None:
+            return None
+        order = {organ: number for number, organ in enumerate(self.passages.organs)}
+        rows = sorted(texts, key=lambda n: (self._study[n], order[self._organ[n]]))
+        return pl.DataFrame(
+            {
+                "study_id": [self.found.instances[n].study_id for n in rows],
+                "organ": [str(self._organ[n]) for n in rows],
+                "text": [texts[n] for n in rows],
+            },
+            schema={"study_id": pl.String, "organ": pl.String, "text": pl.String},
+        )
+
+    @cached_property
+    def _study(self) -> Int[np.ndarray, " m"]:
+        row = {name: number for number, name in enumerate(self.studies.study_ids)}
+        return np.array([row[one.study_id] for one in self.found.instances], np.int64)
+
+    @cached_property
+    def _organ(self) -> np.ndarray:
+        return np.array([one.organ for one in self.found.instances], object)
+
+    @cached_property
+    def _features(self) -> Float[np.ndarray, "m d"]:
+        """Standardised within each organ by the training studies."""
+        features = self.found.embeddings.features.astype(np.float64)
+        for organ in self.passages.organs:
+            rows = self._organ == organ
+            known = features[rows & np.isin(self._study, self.training)]
+            if len(known):
+                features[rows] = (features[rows] - known.mean(0)) / np.maximum(known.std(0), 1e-4)
+        return features
+
+    def _rows(self, split: str) -> Bool[np.ndarray, " m"]:
+        return np.isin(self._study, self.training if split == TRAIN else self.studies.of(split))
+
+    def _normal_text(self, organ: str) -> str:
+        return normal_prompts(self.dictionaries.organs[organ])[0]
+
+    def _normal(self) -> dict[int, str]:
+        return {int(n): self._normal_text(self._organ[n]) for n in np.flatnonzero(self._rows(TEST))}
+
+    def _neighbours(self) -> dict[int, str]:
+        """The training study with the highest mean cosine similarity over the organs that both have."""
+        unit = self._features / np.maximum(np.linalg.norm(self._features, axis=1, keepdims=True), 1e-9)
+        count = len(self.studies.study_ids)
+        total, shared = np.zeros((count, count)), np.zeros((count, count))
+        for organ in self.passages.organs:
+            rows = np.flatnonzero(self._organ == organ)
+            owners = np.ix_(self._study[rows], self._study[rows])
+            total[owners] += unit[rows] @ unit[rows].T
+            shared[owners] += 1
+        mean = np.divide(total, shared, out=np.full_like(total, -np.inf), where=shared > 0)
+        nearest = self.training[mean[:, self.training].argmax(1)]
+        names = self.studies.study_ids
+        return {
+            int(n): self.passages.texts.get((names[nearest[self._study[n]]], self._organ[n]), "")
+            for n in np.flatnonzero(self._rows(TEST))
+        }
+
+    @cached_property
+    def pairs(self) -> tuple[Pair, ...]:
+        """What enough training reports affirm of an organ, and enough do not."""
+        counts: dict[Pair, int] = {}
+        for number in self.training:
+            for fact in self.passages.facts.get(self.studies.study_ids[number], ()):
+                if fact.status == "affirmed" and fact.abnormality in self.dictionaries.abnormalities:
+                    counts[fact.organ, fact.abnormality] = counts.get((fact.organ, fact.abnormality), 0) + 1
+        return tuple(sorted(p for p, n in counts.items() if self.least <= n <= len(self.training) - self.least))
+
+    def _truth(self, pair: Pair, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        names = self.studies.study_ids
+        affirmed = [
+            {fact[:2] for fact in self.passages.facts.get(name, ()) if fact.status == "affirmed"} for name in names
+        ]
+        return np.array([pair in affirmed[self._study[n]] for n in rows], np.int64)
+
+    def _classified(self) -> dict[int, str]:
+        """A logistic regression on the standardised features of each pair's organ."""
+        from sklearn.linear_model import LogisticRegression
+
+        def probabilities(pair: Pair, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"] | None:
+            known = np.flatnonzero(self._rows(TRAIN) & (self._organ == pair[0]))
+            truth = self._truth(pair, known)
+            if len(set(truth.tolist())) < 2 or not len(rows):
+                return None
+            fitted = LogisticRegression(max_iter=1000).fit(self._features[known], truth)
+            return fitted.predict_proba(self._features[rows])[:, 1]
+
+        return self._templates(probabilities)
+
+    def _answered(self) -> dict[int, str] | None:
+        """The model's own zero-shot answers."""
+        scorer = self.scorer
+        if scorer is None:
+            return None
+        diagnosis = self.found.embeddings.diagnosis
+
+        def probabilities(pair: Pair, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+            return scorer.calibration.probabilities(scorer.differences(diagnosis[rows], [pair])[:, 0])
+
+        return self._templates(probabilities)
+
+    def _templates(
+        self, probabilities: Callable[[Pair, Int[np.ndarray, " n"]], Float[np.ndarray, " n"] | None]
+    ) -> dict[int, str]:
+        """The dictionary's sentences of what is answered yes to, by the threshold with the best F1 on validation."""
+        said: dict[int, list[str]] = {int(n): [] for n in np.flatnonzero(self._rows(TEST))}
+        for pair in self.pairs:
+            here = self._organ == pair[0]
+            val, test = np.flatnonzero(self._rows(VAL) & here), np.flatnonzero(self._rows(TEST) & here)
+            scores = probabilities(pair, np.concatenate([val, test]))
+            if scores is None:
+                continue
+            threshold = best_f1_threshold(self._truth(pair, val), scores[: len(val)]) if len(val) else None
+            organ, abnormality = self.dictionaries.organs[pair[0]], self.dictionaries.abnormalities[pair[1]]
+            for n in test[scores[len(val) :] >= (_EVEN if threshold is None else threshold)]:
+                said[int(n)].append(positive_prompts(abnormality, organ)[0])
+        return {n: " ".join(texts) or self._normal_text(self._organ[n]) for n, texts in said.items()}
+
+
+def written_baselines(baselines: PassageBaselines, names: Sequence[Baseline]) -> dict[Baseline, pl.DataFrame]:
+    """The passages of some baselines, without those that cannot be had."""
+    found = {name: baselines.written(name) for name in names}
+    return {name: table for name, table in found.items() if table is not None}
