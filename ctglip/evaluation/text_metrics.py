@@ -84,7 +84,7 @@ def _wordnet() -> Any:
                 return StringIO("".join(f"{number:02d}\t{number}\t1\n" for number in range(64)))
             return super().open(name)
 
-        def map_wn(self, version: str = "wordnet") -> None:  # noqa: ARG002
+        def map_wn(self, version: str = "wordnet") -> None:
             """No other version's numbers are asked for."""
 
     allowed = require("nltk.data", EXTRA).path

@@ -71,7 +71,7 @@ class ReportNetwork(nn.Module):
     def forward(self, inputs: Inputs, studies: int) -> Float[Tensor, " s"]:
         """Weighted negative log-likelihood of each study's passages, in nats."""
         rows = inputs[WEIGHT] > 0
-        lost, _ = self.head(self.read(inputs)[rows], inputs[BAG_ORGAN][rows], inputs[TEXT][rows])
+        lost = self.head(self.read(inputs)[rows], inputs[BAG_ORGAN][rows], inputs[TEXT][rows])
         return lost.new_zeros(studies).index_add(0, inputs[BAG_STUDY][rows], lost * inputs[WEIGHT][rows])
 
 

@@ -1,5 +1,5 @@
-"""An organ's features to its passage: a causal language model that an organ's tokens stand before, or that looks at them
-in every layer."""
+"""An organ's features to its passage: a causal language model that an organ's tokens stand before, or that looks at
+them in every layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ _TIDY = (
 )
 _LEVELS = re.compile(r"\b([tl]\d{1,2}|ct|s1)\b")
 _BATCH = 256
+_GROUPS = 6
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,8 @@ def _not_loaded(source: str, why: object) -> ModelError:
     return ModelError(
         f"The language model {source!r} cannot be loaded: {one_line(why)}.",
         code="language_model",
-        fix="Name a folder of a causal language model of transformers (config.json, tokeniser, weights), or a hub's that "
-        "is on this machine.",
+        fix="Name a folder of a causal language model of transformers (config.json, tokeniser, weights), or a hub's "
+        "that is on this machine.",
     )
 
 
@@ -144,6 +145,7 @@ def small_language(pieces: Pieces, settings: ReportTaskSettings) -> nn.Module:
         n_embd=language.width,
         n_layer=language.layers,
         n_head=language.heads,
+        activation_function="gelu",
         resid_pdrop=language.dropout,
         embd_pdrop=language.dropout,
         attn_pdrop=language.dropout,
@@ -213,23 +215,30 @@ class OrganWriter(nn.Module):
 
     def forward(
         self, features: Float[Tensor, "n d"], organ: Int[Tensor, " n"], texts: Int[Tensor, "n l"]
-    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Negative log-likelihood of passages in nats, and how many pieces that is."""
-        told, before = self.tokens(features, organ), texts[:, :-1]
+    ) -> Float[Tensor, " n"]:
+        """Negative log-likelihood of each passage in nats."""
         ends = texts == self.pieces.end
         ends[:, 0] = False  # of vocabularies that begin and end alike
         known = ends.cumsum(1) - ends.long() == 0  # padding may be the end once more
+        lengths, told = known.sum(1), self.tokens(features, organ)
+        lost = told.new_zeros(len(texts))
+        for rows in lengths.argsort().chunk(_GROUPS):  # alike in length: padding is counted too
+            width = int(lengths[rows].max())
+            logits = self._logits(told[rows], texts[rows, : width - 1], known[rows, : width - 1])
+            each = F.cross_entropy(logits.float().transpose(1, 2), texts[rows, 1:width], reduction="none")
+            lost = lost.index_add(0, rows, (each * known[rows, 1:width]).sum(1))
+        return lost
+
+    def _logits(
+        self, told: Float[Tensor, "n k w"], words: Int[Tensor, "n l"], known: Bool[Tensor, "n l"]
+    ) -> Float[Tensor, "n l v"]:
+        """What is expected behind each piece."""
         if self.looks:
-            logits = self.language(
-                input_ids=before, attention_mask=known[:, :-1].long(), encoder_hidden_states=told
-            ).logits
-        else:
-            words = self.language.get_input_embeddings()(before)
-            there = torch.cat([known.new_ones(told.shape[:2]), known[:, :-1]], dim=1)
-            found = self.language(inputs_embeds=torch.cat([told, words], dim=1), attention_mask=there.long())
-            logits = found.logits[:, told.shape[1] :]
-        lost = F.cross_entropy(logits.float().transpose(1, 2), texts[:, 1:], reduction="none") * known[:, 1:]
-        return lost.sum(1), known[:, 1:].sum(1).float()
+            found = self.language(input_ids=words, attention_mask=known.long(), encoder_hidden_states=told)
+            return found.logits
+        embedded = torch.cat([told, self.language.get_input_embeddings()(words)], dim=1)
+        there = torch.cat([known.new_ones(told.shape[:2]), known], dim=1)
+        return self.language(inputs_embeds=embedded, attention_mask=there.long()).logits[:, told.shape[1] :]
 
     def write(
         self, features: Float[Tensor, "n d"], organ: Int[Tensor, " n"], writing: WritingSettings

@@ -311,7 +311,7 @@ class ClassificationConfig(OrganTaskConfig):
 
 
 class ReportConfig(OrganTaskConfig):
-    """A report, organ by organ: ``probe`` trains what writes on a frozen encoder, ``lora`` and ``full`` the encoder too.
+    """A report, organ by organ: ``probe`` trains what writes on a frozen encoder, the others the encoder too.
 
     Attributes:
         report: what is written, and from what.
