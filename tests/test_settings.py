@@ -51,6 +51,7 @@ ELSEWHERE = {
         "FitSettings.keep_gb",
     ): "features of organs are cached; of others images are read",
     ("finetune/label_fractions", "FitSettings.keep_gb"): "features of organs are cached; of others images are read",
+    ("finetune/ct_report", "FitSettings.keep_gb"): "features of organs are cached; of others images are read",
     ("finetune/cxr_full", "AugmentSettings."): "refused when a model of radiographs is opened",
     ("evaluate/cxr", "EvaluateConfig.ignore"): "of a label table: these are evaluated by their reports' findings",
     ("evaluate/", "EvaluateConfig.unmentioned_as_negative"): "of reports: these have a label table",
@@ -312,7 +313,7 @@ def test_every_setting_of_finetuning_is_read_or_refused(
     for name in FINETUNE:
         kind = "lungs" if "cxr_segmentation" in name else "cxr" if "cxr" in name else "ct"
         fit = {"epochs": 1, "batch": 4, "device": "cpu"}
-        labels = None if "segmentation" in name else stores[f"{kind}_labels"]
+        labels = None if "segmentation" in name or "report" in name else stores[f"{kind}_labels"]
         results = {"draws": 10} if labels is None else {"draws": 10, "min_positives": 1}
         own = {"seeds": [0], "fractions": [0.5, 1.0], "evaluate": results, "fit": fit, "scratch_fit": fit}
         config = validate(FinetuneConfig, merge(CONFIGS[name], own), name)

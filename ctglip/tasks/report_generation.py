@@ -43,7 +43,7 @@ from ctglip.tasks.passages import Passages, read_passages
 from ctglip.tasks.report_baselines import PassageBaselines, written_baselines
 from ctglip.tasks.report_scores import Draws, PassageJudge, clinical_f1
 from ctglip.tasks.report_settings import WritingSettings
-from ctglip.tasks.report_writer import OrganWriter, Pieces, build_writer, pieces_for, save_writer
+from ctglip.tasks.report_writer import OrganWriter, PassagePieces, build_writer, pieces_for, save_writer
 from ctglip.tasks.results import BootstrapPatients, Difference, FinishedRun, LabelShare, TaskResults, compare_runs
 from ctglip.tasks.settings import ReportConfig
 from ctglip.tasks.studies import TEST, TRAIN, VAL, Bags, Studies
@@ -147,7 +147,7 @@ class ReportGeneration(Task[ReportConfig]):
         return PassageJudge.of(self.passages, self.parser)
 
     @cached_property
-    def pieces(self) -> Pieces:
+    def pieces(self) -> PassagePieces:
         """Of the language model; a vocabulary of its own is that of all training studies."""
         names = {self.studies.study_ids[row] for row in self.studies.of(TRAIN)}
         texts = [text for (name, _), text in self.passages.texts.items() if name in names]
@@ -219,7 +219,7 @@ class ReportGeneration(Task[ReportConfig]):
     def _targets(
         self, bags: Bags, instances: Int[np.ndarray, " n"]
     ) -> tuple[Int[Tensor, "n l"], Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Pieces of passages, how many are to be written, and how much each passage counts."""
+        """PassagePieces of passages, how many are to be written, and how much each passage counts."""
         settings, texts, weights = self.config.report, [], []
         for row in instances:
             key = (self.studies.study_ids[bags.study[row]], bags.organs[bags.organ[row]])
@@ -336,7 +336,7 @@ class ReportGeneration(Task[ReportConfig]):
 
 
 def _notes(lacking: Sequence[str]) -> Iterator[str]:
-    yield "Facts are (organ, abnormality, status, side) as the report parser reads them; affirmed_f1 is of what is affirmed."
+    yield "Facts are (organ, abnormality, status, side) as the parser reads them; affirmed_f1 is of affirmed ones."
     if not has_wordnet():
         yield f"METEOR is unavailable: WordNet is not at {WORDNET} (Debian: wordnet-base)."
     for name in lacking:

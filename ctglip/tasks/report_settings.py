@@ -80,9 +80,9 @@ class ReportTaskSettings(Settings):
         sections: of the reports, in the order in which they are looked at for an organ's passage.
         language: the language model.
         writing: how it writes.
-        baselines: what is measured beside it, on the same studies. ``normal``: every organ is normal. ``neighbour``: the
-            passages of the training study whose organs look most like these. ``classifier``: a logistic regression for
-            each abnormality that enough training passages affirm, its threshold from the validation split, and the
+        baselines: what is measured beside it, on the same studies. ``normal``: every organ is normal. ``neighbour``:
+            the passages of the training study whose organs look most like these. ``classifier``: a logistic regression
+            for each abnormality that enough training passages affirm, its threshold from the validation split, and the
             dictionary's sentences. ``zero_shot``: the same from the model's own answers.
     """
 

@@ -36,7 +36,7 @@ _GROUPS = 6
 
 
 @dataclass(frozen=True)
-class Pieces:
+class PassagePieces:
     """How texts become numbers and back.
 
     Attributes:
@@ -78,7 +78,7 @@ def _with_capitals(text: str) -> str:
     return re.sub(r"(^|[.!?] )(\w)", lambda found: found[1] + found[2].upper(), text)
 
 
-def pieces_for(settings: ReportTaskSettings, texts: Sequence[str]) -> Pieces:
+def pieces_for(settings: ReportTaskSettings, texts: Sequence[str]) -> PassagePieces:
     """The pieces of the language model: its own, or a wordpiece vocabulary of some passages.
 
     Raises:
@@ -89,7 +89,7 @@ def pieces_for(settings: ReportTaskSettings, texts: Sequence[str]) -> Pieces:
     source = settings.language.name
     if source is None:
         words = learn_pieces(texts, WordPieceSettings(vocabulary=settings.language.vocabulary))
-        return Pieces(words.tokenizer, words.begin, words.tokenizer.token_to_id("[SEP]"), words.pad, lower=True)
+        return PassagePieces(words.tokenizer, words.begin, words.tokenizer.token_to_id("[SEP]"), words.pad, lower=True)
     try:
         with quiet():
             found: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -99,7 +99,7 @@ def pieces_for(settings: ReportTaskSettings, texts: Sequence[str]) -> Pieces:
     if end is None:
         raise _not_loaded(source, "its tokeniser has no token for the end of a text")
     begin, pad = (end if one is None else one for one in (found.bos_token_id, found.pad_token_id))
-    return Pieces(tokenizer, begin, end, pad)
+    return PassagePieces(tokenizer, begin, end, pad)
 
 
 def named_language(source: str) -> nn.Module:
@@ -128,7 +128,7 @@ def _not_loaded(source: str, why: object) -> ModelError:
     )
 
 
-def small_language(pieces: Pieces, settings: ReportTaskSettings) -> nn.Module:
+def small_language(pieces: PassagePieces, settings: ReportTaskSettings) -> nn.Module:
     """A small GPT-2 with random weights."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -178,7 +178,7 @@ class OrganWriter(nn.Module):
     std: Tensor
 
     def __init__(
-        self, dim: int, organs: Sequence[str], pieces: Pieces, language: nn.Module, settings: ReportTaskSettings
+        self, dim: int, organs: Sequence[str], pieces: PassagePieces, language: nn.Module, settings: ReportTaskSettings
     ) -> None:
         super().__init__()
         self.organs, self.pieces, self.settings = tuple(organs), pieces, settings
@@ -256,7 +256,7 @@ class OrganWriter(nn.Module):
         return found
 
     def _generate(self, told: Float[Tensor, "n k w"], writing: WritingSettings, several: int) -> Int[Tensor, "m l"]:
-        """Pieces of ``several`` passages for each organ."""
+        """PassagePieces of ``several`` passages for each organ."""
         drawn = writing.temperature > 0
         how: dict[str, Any] = {
             "max_new_tokens": self.settings.length - 1,
@@ -280,7 +280,7 @@ class OrganWriter(nn.Module):
             return self.language.generate(inputs_embeds=words, attention_mask=there, **how)
 
 
-def build_writer(dim: int, organs: Sequence[str], pieces: Pieces, settings: ReportTaskSettings) -> OrganWriter:
+def build_writer(dim: int, organs: Sequence[str], pieces: PassagePieces, settings: ReportTaskSettings) -> OrganWriter:
     """A writer before its first step.
 
     Args:
@@ -332,7 +332,7 @@ def load_writer(folder: Path) -> OrganWriter:
         config = AutoConfig.for_model(language.pop("model_type"), **language)
         with quiet():
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        pieces = Pieces(Tokenizer.from_file(str(folder / "tokenizer.json")), **about["pieces"])
+        pieces = PassagePieces(Tokenizer.from_file(str(folder / "tokenizer.json")), **about["pieces"])
         settings = ReportTaskSettings.model_validate(about["report"])
         writer = OrganWriter(about["dim"], about["organs"], pieces, model, settings)
         load_unique_state(writer, load_file(folder / "report.safetensors"))
