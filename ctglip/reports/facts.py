@@ -21,7 +21,7 @@ _RANK: dict[Status, int] = {"affirmed": 0, "uncertain": 1, "negated": 2, "normal
 _SAID_OF_PARTS = ("negated", "normal")
 
 
-class Fact(NamedTuple):
+class ReportFact(NamedTuple):
     """One thing that a report states.
 
     Attributes:
@@ -56,15 +56,15 @@ class FactReader:
             found |= dict.fromkeys(self._lifted(name, row))
         return tuple(found)
 
-    def facts(self, findings: Iterable[Finding]) -> frozenset[Fact]:
+    def facts(self, findings: Iterable[Finding]) -> frozenset[ReportFact]:
         """What findings of one report state, one status for each abnormality of an organ."""
-        best: dict[tuple[str, str], Fact] = {}
+        best: dict[tuple[str, str], ReportFact] = {}
         for row in findings:
             if row.status not in _RANK or (row.abnormality is None and row.status != "normal"):
                 continue
             for organ in self.organs_of(row):
                 side = self.organs[organ].side or row.laterality
-                fact, key = Fact(organ, row.abnormality or "", row.status, side), (organ, row.abnormality or "")
+                fact, key = ReportFact(organ, row.abnormality or "", row.status, side), (organ, row.abnormality or "")
                 if key not in best or _RANK[fact.status] < _RANK[best[key].status]:
                     best[key] = fact
         return frozenset(best.values())
@@ -100,12 +100,12 @@ class FactCounts:
     right_affirmed: int
 
 
-def compare_facts(stated: frozenset[Fact], truth: frozenset[Fact]) -> FactCounts:
+def compare_facts(stated: frozenset[ReportFact], truth: frozenset[ReportFact]) -> FactCounts:
     """Count the facts of a report against the truth's.
 
     Examples:
-        >>> truth = frozenset({Fact("liver", "liver_cyst", "affirmed", None)})
-        >>> compare_facts(truth | {Fact("spleen", "", "normal", None)}, truth).right
+        >>> truth = frozenset({ReportFact("liver", "liver_cyst", "affirmed", None)})
+        >>> compare_facts(truth | {ReportFact("spleen", "", "normal", None)}, truth).right
         1
     """
     doubtful = {(fact.organ, fact.abnormality) for fact in truth if fact.status == "uncertain"}

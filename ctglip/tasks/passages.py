@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from ctglip.inference.scoring import Dictionaries
-from ctglip.reports.facts import Fact, FactReader
+from ctglip.reports.facts import ReportFact, FactReader
 from ctglip.store.findings import findings_by_study
 from ctglip.store.tables import Store
 from ctglip.types import Finding
@@ -35,7 +35,7 @@ class Passages:
     organs: tuple[str, ...]
     texts: Mapping[PassageKey, str]
     affirming: frozenset[PassageKey]
-    facts: Mapping[str, frozenset[Fact]]
+    facts: Mapping[str, frozenset[ReportFact]]
     references: Mapping[str, str]
 
 

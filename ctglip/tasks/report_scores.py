@@ -10,7 +10,7 @@ import polars as pl
 from jaxtyping import Float
 
 from ctglip.evaluation.text_metrics import text_draws, text_statistics
-from ctglip.reports.facts import Fact, FactReader, compare_facts
+from ctglip.reports.facts import ReportFact, FactReader, compare_facts
 from ctglip.reports.parser import ReportParser
 from ctglip.tasks.passages import Passages
 from ctglip.tasks.results import BootstrapPatients
@@ -40,7 +40,7 @@ class PassageJudge:
         lexicon = parser.lexicon
         return PassageJudge(passages, parser, FactReader(passages.organs, lexicon.organs, lexicon.abnormalities))
 
-    def facts(self, texts: Sequence[str]) -> frozenset[Fact]:
+    def facts(self, texts: Sequence[str]) -> frozenset[ReportFact]:
         """What passages of one report state, each read by itself."""
         found = (row for text in texts if text for row in self.parser.parse(Report(findings=text)))
         return self.reader.facts(found)
