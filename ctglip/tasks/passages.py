@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from ctglip.inference.scoring import Dictionaries
-from ctglip.reports.facts import ReportFact, FactReader
+from ctglip.reports.facts import FactReader, ReportFact
 from ctglip.store.findings import findings_by_study
 from ctglip.store.tables import Store
 from ctglip.types import Finding

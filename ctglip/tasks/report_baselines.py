@@ -175,5 +175,5 @@ class PassageBaselines:
 
 def written_baselines(baselines: PassageBaselines, names: Sequence[Baseline]) -> dict[Baseline, pl.DataFrame]:
     """The passages of some baselines, without those that cannot be had."""
-    found = {name: baselines.written(name) for name in names}
+    found: dict[Baseline, pl.DataFrame | None] = {name: baselines.written(name) for name in names}
     return {name: table for name, table in found.items() if table is not None}

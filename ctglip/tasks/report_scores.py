@@ -10,7 +10,7 @@ import polars as pl
 from jaxtyping import Float
 
 from ctglip.evaluation.text_metrics import text_draws, text_statistics
-from ctglip.reports.facts import ReportFact, FactReader, compare_facts
+from ctglip.reports.facts import FactReader, ReportFact, compare_facts
 from ctglip.reports.parser import ReportParser
 from ctglip.tasks.passages import Passages
 from ctglip.tasks.results import BootstrapPatients

@@ -89,7 +89,9 @@ def pieces_for(settings: ReportTaskSettings, texts: Sequence[str]) -> PassagePie
     source = settings.language.name
     if source is None:
         words = learn_pieces(texts, WordPieceSettings(vocabulary=settings.language.vocabulary))
-        return PassagePieces(words.tokenizer, words.begin, words.tokenizer.token_to_id("[SEP]"), words.pad, lower=True)
+        end = words.tokenizer.token_to_id("[SEP]")
+        assert end is not None
+        return PassagePieces(words.tokenizer, words.begin, end, words.pad, lower=True)
     try:
         with quiet():
             found: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -97,7 +99,7 @@ def pieces_for(settings: ReportTaskSettings, texts: Sequence[str]) -> PassagePie
     except Exception as error:  # transformers and tokenizers raise anything
         raise _not_loaded(source, error) from error
     if end is None:
-        raise _not_loaded(source, "its tokeniser has no token for the end of a text")
+        raise _not_loaded(source, ValueError("its tokeniser has no token for the end of a text"))
     begin, pad = (end if one is None else one for one in (found.bos_token_id, found.pad_token_id))
     return PassagePieces(tokenizer, begin, end, pad)
 
@@ -119,7 +121,7 @@ def named_language(source: str) -> nn.Module:
         raise _not_loaded(source, error) from error
 
 
-def _not_loaded(source: str, why: object) -> ModelError:
+def _not_loaded(source: str, why: Exception) -> ModelError:
     return ModelError(
         f"The language model {source!r} cannot be loaded: {one_line(why)}.",
         code="language_model",
