@@ -31,7 +31,7 @@ def finetune(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="Label table: study_id, then a column for each name or organ:name (segmentation needs none)."
+            help="Label table: study_id, then a column for each name or organ:name (segmentation and reports need none)."
         ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Config file, or a shipped name such as finetune/probe.")] = None,
@@ -58,7 +58,7 @@ def finetune(
     what = "report" if (out / "report.html").is_file() else "model"
     where = out / "report.html" if what == "report" else out
     result(results.to_json(), as_json, f"{results.headline()}\nThe {what} is in {where}.")
-    expected = ("no_labels", "few_labels", "no_organ", "no_mask")
+    expected = ("no_labels", "few_labels", "no_organ", "no_mask", "no_report")
     unused = [problem for problem in results.problems if problem.code not in expected]
     for problem in results.problems[:10]:
         print_note(f"{problem.subject}: {problem.message}")

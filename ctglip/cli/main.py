@@ -27,6 +27,7 @@ from ctglip.cli import (
     pretrain,
     query,
     segment,
+    report,
     serve,
     simulate,
     store,
@@ -97,6 +98,7 @@ for _command in (
     embed.embed,
     query.query,
     segment.segment,
+    report.report,
     serve.serve,
 ):
     app.command()(_command)

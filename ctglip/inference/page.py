@@ -64,6 +64,14 @@ def answers_page(
     return display.completed(common, maps)
 
 
+def facts_and_maps(
+    answers: Answers, organs: OrganDictionary, maps: Sequence[HeatMap]
+) -> tuple[tuple[Fact, ...], tuple[page.Where, ...]]:
+    """What an image is, and maps on it, as its page has them."""
+    display = _DISPLAYS[answers.modality](answers, organs)
+    return display.facts() if answers.original is not None else (), tuple(display.where(one) for one in maps)
+
+
 def page_answers(answers: Answers) -> tuple[page.AnswerRow, ...]:
     """The answers about an image as its page's."""
     return tuple(

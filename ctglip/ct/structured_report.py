@@ -1,0 +1,103 @@
+"""A drafted report as a DICOM structured report beside the images that it is about (highdicom).
+
+The document is a basic diagnostic imaging report (DICOM PS3.16, TID 2000 in outline): findings and impression as text
+items, the writing program as the observer, and the disclaimer first. It holds the patient's identity as the images do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ctglip import __version__
+from ctglip.errors import ScanError
+from ctglip.files import atomic_path, private_name
+from ctglip.resources import require
+
+EXTRA = "reports"
+_DCM, _LOINC = "DCM", "LN"
+
+
+def write_structured_report(
+    path: Path, source: Path, disclaimer: str, findings: Sequence[str], impression: Sequence[str]
+) -> Path:
+    """Write a structured report about the images of one DICOM series.
+
+    Args:
+        path: file to write.
+        source: a DICOM file, or the folder of its series.
+        disclaimer: what the document is not.
+        findings, impression: a text item each.
+
+    Raises:
+        ScanError: code ``no_dicom``: the images are no DICOM files, to which a structured report must refer.
+        MissingExtraError: without ``ctglip[reports]``.
+    """
+    images = _images(source)
+    sr, coding = require("highdicom.sr", EXTRA), require("highdicom.sr.coding", EXTRA)
+
+    def code(value: str, scheme: str, meaning: str) -> Any:
+        return coding.CodedConcept(value, scheme, meaning)
+
+    contains = sr.RelationshipTypeValues.CONTAINS
+
+    def section(name: Any, item: Any, texts: Sequence[str]) -> Any:
+        made = sr.ContainerContentItem(name=name, relationship_type=contains)
+        made.ContentSequence = sr.ContentSequence(
+            [sr.TextContentItem(name=item, value=text, relationship_type=contains) for text in texts]
+        )
+        return made
+
+    root = sr.ContainerContentItem(name=code("11528-7", _LOINC, "Radiology Report"), template_id="2000")
+    root.ContentSequence = sr.ContentSequence(
+        [
+            *sr.ObserverContext(
+                observer_type=code("121007", _DCM, "Device"),
+                observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+                    uid=require("highdicom", EXTRA).UID(), name="ctglip", model_name=f"ctglip {__version__}"
+                ),
+            ),
+            sr.TextContentItem(name=code("121106", _DCM, "Comment"), value=disclaimer, relationship_type=contains),
+            section(code("121070", _DCM, "Findings"), code("121071", _DCM, "Finding"), findings),
+            section(code("121072", _DCM, "Impressions"), code("121073", _DCM, "Impression"), impression),
+        ]
+    )
+    document = sr.EnhancedSR(
+        evidence=images,
+        content=root,
+        series_instance_uid=require("highdicom", EXTRA).UID(),
+        series_number=9001,
+        sop_instance_uid=require("highdicom", EXTRA).UID(),
+        instance_number=1,
+        manufacturer="ctglip",
+        is_complete=False,
+        is_verified=False,
+    )
+    document.SeriesDescription = "Draft for research, not verified"
+    with atomic_path(path) as temporary:
+        document.save_as(temporary)
+    return path
+
+
+def _images(source: Path) -> list[Any]:
+    """The headers of a series, of one study."""
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    found = []
+    for path in sorted(source.iterdir()) if source.is_dir() else [source]:
+        if path.is_file():
+            try:
+                header = dcmread(path, stop_before_pixels=True)
+            except (InvalidDicomError, OSError):
+                continue
+            if "SOPInstanceUID" in header and "StudyInstanceUID" in header and "Rows" in header:
+                found.append(header)
+    if not found:
+        raise ScanError(
+            f"{private_name(source)} holds no DICOM images, and a structured report refers to those it is about.",
+            code="no_dicom",
+            fix="Give the DICOM series itself, or leave out --sr.",
+        )
+    return [one for one in found if one.StudyInstanceUID == found[0].StudyInstanceUID]

@@ -1,0 +1,205 @@
+"""A draft of one scan's report: passages of its organs, checked sentence by sentence, then findings and impression."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ctglip.config import validate
+from ctglip.data.reader import InMemory
+from ctglip.inference.encoded_study import EncodedStudy
+from ctglip.inference.heatmap import HeatMap
+from ctglip.inference.pipeline import GivenBoxes, ImageLike, Masks, Pipeline
+from ctglip.inference.scoring import Pair
+from ctglip.models.release import load_release
+from ctglip.reports.contradictions import check_passage, first_sound
+from ctglip.reports.parser import get_parser
+from ctglip.tasks.report_settings import WritingSettings
+from ctglip.tasks.report_writer import load_writer
+
+DISCLAIMER = "Draft written by a model for research. It is not a medical device, and nothing in it is a diagnosis."
+NOTHING_FOUND = "No abnormality is described in the organs that were read."
+
+
+@dataclass(frozen=True)
+class DraftedSentence:
+    """One sentence of a draft.
+
+    Attributes:
+        text: as it was written.
+        affirmed: abnormalities that it affirms, by the parser.
+        fault: what the dictionaries hold against it; "" where nothing does.
+    """
+
+    text: str
+    affirmed: tuple[str, ...] = ()
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class DraftedOrgan:
+    """What a draft says of one organ.
+
+    Attributes:
+        organ: name in the dictionary.
+        display: as it is shown.
+        sentences: none where nothing was written.
+        reason: why it was not read: it is not in the scan ...
+        remarks: what speaks against what is written: cut off, unlike those of training.
+    """
+
+    organ: str
+    display: str
+    sentences: tuple[DraftedSentence, ...] = ()
+    reason: str = ""
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReportDraft:
+    """A draft, organ by organ in reading order.
+
+    Attributes:
+        name: of the image.
+        organs: those that are written about.
+        study: the image with its organs, for pictures.
+    """
+
+    name: str
+    organs: tuple[DraftedOrgan, ...]
+    study: EncodedStudy
+
+    @property
+    def findings(self) -> str:
+        """All passages, then the organs that were not read."""
+        written = " ".join(one.text for organ in self.organs for one in organ.sentences)
+        return " ".join(filter(None, (written, *self.not_read)))
+
+    @property
+    def not_read(self) -> tuple[str, ...]:
+        """Why organs were not read, a sentence each."""
+        return tuple(organ.reason for organ in self.organs if organ.reason)
+
+    @property
+    def impression(self) -> str:
+        """The sentences that affirm something."""
+        return " ".join(self.affirming) or NOTHING_FOUND
+
+    @property
+    def affirming(self) -> tuple[str, ...]:
+        """The sentences that affirm something, in reading order."""
+        return tuple(one.text for organ in self.organs for one in organ.sentences if one.affirmed)
+
+    def pairs(self) -> Iterator[Pair]:
+        """What is affirmed of which organ."""
+        for organ in self.organs:
+            for sentence in organ.sentences:
+                yield from ((organ.organ, name) for name in sentence.affirmed)
+
+    def text(self) -> str:
+        """The draft as plain text."""
+        return f"{DISCLAIMER}\n\nFINDINGS:\n{self.findings}\n\nIMPRESSION:\n{self.impression}\n"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "scan": self.name,
+            "disclaimer": DISCLAIMER,
+            "findings": self.findings,
+            "impression": self.impression,
+            "organs": [asdict(organ) for organ in self.organs],
+            "checks": [asdict(check) for check in self.study.standardized.checks],
+        }
+
+
+class ReportDrafter:
+    """A tuned model that drafts reports.
+
+    Args:
+        folder: what ``finetune`` with ``task: report`` wrote.
+
+    Attributes:
+        pipeline: reads and answers.
+
+    Raises:
+        ModelError: code ``no_reports``: it is no such folder; ``not_aligned``: its model was trained without texts.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.writer = load_writer(folder / "head")
+        self.pipeline = Pipeline(load_release(folder))
+        self.writer.to(self.pipeline.reader.device)
+        dictionaries = self.pipeline.dictionaries
+        self.parser = get_parser(dictionaries.organs, dictionaries.abnormalities)
+
+    def draft(
+        self,
+        image: ImageLike,
+        masks: Masks | None = None,
+        regions: GivenBoxes | None = None,
+        settings: Sequence[str] = (),
+        writing: Mapping[str, Any] | None = None,
+    ) -> ReportDraft:
+        """Draft the report of one image.
+
+        Args:
+            image, masks, regions, settings: as for ``Pipeline.query``.
+            writing: settings of ``WritingSettings`` in place of those of the training.
+
+        Raises:
+            ConfigError, ScanError, MaskError: as ``Pipeline.query``.
+        """
+        return self.draft_of(self.pipeline.encode_study(image, self.writer.organs, masks, regions, settings), writing)
+
+    def draft_of(self, study: EncodedStudy, writing: Mapping[str, Any] | None = None) -> ReportDraft:
+        """Draft the report of an image whose organs are encoded."""
+        chosen = self.writer.settings.writing.model_dump() | dict(writing or {})
+        how = validate(WritingSettings, chosen, "how reports are written")
+        lacking = [organ for organ in self.writer.organs if not study.vectors.knows(organ)]
+        study = self.pipeline.encode_organs(study, lacking)
+        texts = self._passages(study, how)
+        return ReportDraft(study.name, tuple(self._drafted(organ, study, texts) for organ in self.writer.organs), study)
+
+    def heat_maps(self, draft: ReportDraft) -> list[HeatMap]:
+        """Where what is affirmed comes from, by the model's own answers; one map for each (organ, abnormality)."""
+        known: dict[str, list[str]] = {}
+        for organ, name in dict.fromkeys(draft.pairs()):
+            if organ in draft.study.readings:
+                known.setdefault(organ, []).append(name)
+        pipeline, study = self.pipeline, InMemory(draft.study.standardized)
+        return list(pipeline.reader.maps(study, draft.study.readings, known, pipeline.scorer)) if known else []
+
+    def _passages(self, study: EncodedStudy, writing: WritingSettings) -> dict[str, str]:
+        """The passage of each organ that can be read."""
+        reader, numbers = self.pipeline.reader, {name: n for n, name in enumerate(self.writer.organs)}
+        found: dict[str, str] = {}
+        readings = [one for organ, one in study.readings.items() if organ in numbers]
+        for how in sorted({one.reading for one in readings}):
+            regions = [one.region for one in readings if one.reading == how]
+            images = reader.prepare(InMemory(study.standardized), regions)
+            features = torch.from_numpy(reader.encode(images, reader.split(regions), how).features).to(reader.device)
+            organ = torch.tensor([numbers[region.organ] for region in regions], device=features.device)
+            for region, several in zip(regions, self.writer.write(features, organ, writing), strict=True):
+                constrained = writing.constrain != "none"
+                found[region.organ] = first_sound(several, region.organ, self.parser) if constrained else several[0]
+        return found
+
+    def _drafted(self, organ: str, study: EncodedStudy, texts: Mapping[str, str]) -> DraftedOrgan:
+        made = DraftedOrgan(organ, self.pipeline.dictionaries.organs[organ].display)
+        if organ not in texts:
+            return replace(made, reason=study.vectors.reasons.get(organ, f"The {made.display} was not read."))
+        sentences = tuple(
+            DraftedSentence(
+                one.text,
+                tuple(dict.fromkeys(r.abnormality for r in one.findings if r.abnormality and r.status == "affirmed")),
+                one.fault,
+            )
+            for one in check_passage(texts[organ], organ, self.parser)
+        )
+        verdict, mark = study.vectors.verdicts.get(organ), study.vectors.marks.get(organ, "")
+        unlike = f"It is outside what this model has seen ({verdict.why})." if verdict and verdict.outside else ""
+        return replace(made, sentences=sentences, remarks=tuple(filter(None, (mark, unlike))))
