@@ -31,7 +31,7 @@ def finetune(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="Label table: study_id, then a column for each name or organ:name (segmentation and reports need none)."
+            help="Label table: study_id, then a column for each name or organ:name (segmentation, reports: none)."
         ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Config file, or a shipped name such as finetune/probe.")] = None,

@@ -35,6 +35,7 @@ from ctglip.types import LabelMap, OrganRow, Region, Scan, Standardized
 ImageLike = Path | str | Scan | Radiograph
 Masks = Path | str | LabelMap
 GivenBoxes = Path | str | Sequence[Region]
+CUT_OFF_HINT = " Set cut_off=answer for an answer marked as such."
 
 
 class Pipeline(Answerer):
@@ -367,7 +368,7 @@ class Pipeline(Answerer):
             if isinstance(reading, str):
                 found.reasons[organ] = reading
             elif reading.cut_off and not cut_off:
-                found.reasons[organ] = f"{reading.cut_off} Set cut_off=answer for an answer marked as such."
+                found.reasons[organ] = reading.cut_off + CUT_OFF_HINT
             else:
                 readings[organ] = reading
                 if reading.cut_off:

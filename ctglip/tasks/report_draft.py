@@ -13,7 +13,7 @@ from ctglip.config import validate
 from ctglip.data.reader import InMemory
 from ctglip.inference.encoded_study import EncodedStudy
 from ctglip.inference.heatmap import HeatMap
-from ctglip.inference.pipeline import GivenBoxes, ImageLike, Masks, Pipeline
+from ctglip.inference.pipeline import CUT_OFF_HINT, GivenBoxes, ImageLike, Masks, Pipeline
 from ctglip.inference.scoring import Pair
 from ctglip.models.release import load_release
 from ctglip.reports.contradictions import check_passage, first_sound
@@ -191,7 +191,8 @@ class ReportDrafter:
     def _drafted(self, organ: str, study: EncodedStudy, texts: Mapping[str, str]) -> DraftedOrgan:
         made = DraftedOrgan(organ, self.pipeline.dictionaries.organs[organ].display)
         if organ not in texts:
-            return replace(made, reason=study.vectors.reasons.get(organ, f"The {made.display} was not read."))
+            reason = study.vectors.reasons.get(organ, f"The {made.display} was not read.")
+            return replace(made, reason=reason.removesuffix(CUT_OFF_HINT))
         sentences = tuple(
             DraftedSentence(
                 one.text,

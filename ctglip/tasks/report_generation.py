@@ -221,12 +221,13 @@ class ReportGeneration(Task[ReportConfig]):
     ) -> tuple[Int[Tensor, "n l"], Float[Tensor, " n"], Float[Tensor, " n"]]:
         """PassagePieces of passages, how many are to be written, and how much each passage counts."""
         settings, texts, weights = self.config.report, [], []
+        unmentioned = settings.unmentioned
         for row in instances:
             key = (self.studies.study_ids[bags.study[row]], bags.organs[bags.organ[row]])
             text = self.passages.texts.get(key)
-            if text is None and settings.unmentioned == "normal":
+            if text is None and unmentioned == "normal":
                 text = self._normal(key[1])
-            weights.append(0.0 if text is None and settings.unmentioned == "skip" else 1.0)
+            weights.append(0.0 if text is None and unmentioned == "skip" else 1.0)
             if key in self.passages.affirming:
                 weights[-1] *= settings.abnormal
             texts.append(text or "")
