@@ -7,15 +7,15 @@ items, the writing program as the observer, and the disclaimer first. It holds t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ctglip import __version__
 from ctglip.errors import ScanError
 from ctglip.files import atomic_path, private_name
 from ctglip.resources import require
 
-EXTRA = "reports"
+EXTRA = "dicom"
 _DCM, _LOINC = "DCM", "LN"
 
 
@@ -32,7 +32,7 @@ def write_structured_report(
 
     Raises:
         ScanError: code ``no_dicom``: the images are no DICOM files, to which a structured report must refer.
-        MissingExtraError: without ``ctglip[reports]``.
+        MissingExtraError: without ``ctglip[dicom]``.
     """
     images = _images(source)
     sr, coding = require("highdicom.sr", EXTRA), require("highdicom.sr.coding", EXTRA)
@@ -55,7 +55,7 @@ def write_structured_report(
             *sr.ObserverContext(
                 observer_type=code("121007", _DCM, "Device"),
                 observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-                    uid=require("highdicom", EXTRA).UID(), name="ctglip", model_name=f"ctglip {__version__}"
+                    uid=require("highdicom", EXTRA).UID(), name="ctglip", model_name=f"ctglip {version('ctglip')}"
                 ),
             ),
             sr.TextContentItem(name=code("121106", _DCM, "Comment"), value=disclaimer, relationship_type=contains),
