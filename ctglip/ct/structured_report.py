@@ -17,6 +17,11 @@ from ctglip.resources import require
 
 EXTRA = "dicom"
 _DCM, _LOINC = "DCM", "LN"
+_MAY_BE_EMPTY = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+"""Elements that a document must have and that de-identified images may lack."""
 
 
 def write_structured_report(
@@ -100,4 +105,8 @@ def _images(source: Path) -> list[Any]:
             code="no_dicom",
             fix="Give the DICOM series itself, or leave out --sr.",
         )
+    for one in found:
+        for name in _MAY_BE_EMPTY:
+            if name not in one:
+                setattr(one, name, "")
     return [one for one in found if one.StudyInstanceUID == found[0].StudyInstanceUID]

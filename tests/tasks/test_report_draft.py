@@ -1,4 +1,4 @@
-"""A draft says what is in a scan and what is not, keeps to its organs, and is written as text, JSON, a page and DICOM."""
+"""A draft says what is in a scan and what is not, keeps to its organs, and is text, JSON, a page and DICOM."""
 
 from __future__ import annotations
 
