@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ctglip.tasks.ct_segmenter import ScanSegmenter as ScanSegmenter
     from ctglip.tasks.embed import EmbeddingTable as EmbeddingTable
     from ctglip.tasks.release import FinetunedModel as FinetunedModel
+    from ctglip.tasks.report_draft import ReportDrafter as ReportDrafter
     from ctglip.tasks.results import TaskResults as TaskResults
     from ctglip.tasks.segmentation import OrganSegmenter as OrganSegmenter
     from ctglip.tasks.settings import FinetuneConfig as FinetuneConfig
