@@ -23,13 +23,20 @@ _ATTRIBUTE = re.compile(r"^ {4}(?P<names>[\w, `.]+):\s+(?P<text>.*)$")
 def classes(kind: str) -> list[type[Settings]]:
     """The settings classes of a kind of config, the root first."""
     root = settings_class(kind)
-    found = [root, *root.__subclasses__()]  # of tasks
+    found = list(_family(root))
     for one in found:
         for field in one.model_fields.values():
             for other in _inside(field.annotation, field.metadata):
                 if other not in found:
                     found.append(other)
     return found
+
+
+def _family(kind: type[Settings]) -> Iterator[type[Settings]]:
+    """A class and all that extend it: tasks have settings of their own."""
+    yield kind
+    for one in kind.__subclasses__():
+        yield from _family(one)
 
 
 def _inside(annotation: Any, metadata: Any = ()) -> Iterator[type[Settings]]:
