@@ -75,8 +75,8 @@ class ReportTaskSettings(Settings):
         length: pieces of a passage, at most.
         least: training passages that an organ needs to be written about.
         abnormal: how much a passage that affirms something weighs beside one that does not.
-        unmentioned: what an organ teaches that is in the scan and not in its report: an empty passage (``silent``), the
-            dictionary's normal sentence (``normal``), or nothing (``skip``).
+        unmentioned: what an organ teaches that is in the scan and not in its report: the dictionary's normal
+            sentence (``normal``), an empty passage (``silent``), or nothing (``skip``).
         sections: of the reports, in the order in which they are looked at for an organ's passage.
         language: the language model.
         writing: how it writes.
@@ -91,7 +91,7 @@ class ReportTaskSettings(Settings):
     length: int = Field(default=64, ge=8)
     least: int = Field(default=4, ge=1)
     abnormal: float = Field(default=1.0, gt=0)
-    unmentioned: Literal["silent", "normal", "skip"] = "silent"
+    unmentioned: Literal["silent", "normal", "skip"] = "normal"
     sections: tuple[Literal["findings", "impression"], ...] = Field(default=("findings", "impression"), min_length=1)
     language: LanguageSettings = LanguageSettings()
     writing: WritingSettings = WritingSettings()
