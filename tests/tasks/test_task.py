@@ -133,7 +133,9 @@ def test_a_task_goes_on_to_the_last_bit(config, run: Path, tiny: tuple[Store, Pa
 
 
 def test_what_there_is_is_named(config, run: Path, tiny: tuple[Store, Path], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="There are classification, ct_segmentation, dark_share, report, segmentation"):
+    with pytest.raises(
+        ConfigError, match="There are classification, ct_segmentation, dark_share, report, segmentation"
+    ):
         tuning.finetune(run, tiny[0].path, tmp_path, None, config.model_copy(update={"task": "driving"}))
     with pytest.raises(ConfigError, match="Leave --labels out"):
         tuning.finetune(run, tiny[0].path, tmp_path, tiny[1], config)
