@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 from contextlib import suppress
-from pathlib import Path
 
 
 def tied_to_the_parent() -> None:
@@ -25,11 +24,3 @@ def tied_to_the_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and os.getppid() != parent.pid:  # it was gone before
         os._exit(1)
-
-
-def share_texts(folder: Path, run: Path) -> None:
-    """One bank of text embeddings for all runs: the text encoder is frozen and the same."""
-    run.mkdir(parents=True, exist_ok=True)
-    (folder / "text_bank").mkdir(exist_ok=True)
-    if not (run / "text_bank").exists():
-        (run / "text_bank").symlink_to((folder / "text_bank").resolve())

@@ -68,7 +68,7 @@ def _once(target: Path, make: Callable[[], Arrays], wait: bool, folder: Path) ->
     or where the whole is there meanwhile."""
     if (found := _read(target)) is not None:
         return found
-    with _lock(target, wait) as held:
+    with claimed(target, wait) as held:
         if not held or (target != folder and folder.exists()):
             return None
         if (found := _read(target)) is None:
@@ -91,7 +91,7 @@ def _read(folder: Path) -> Arrays | None:
 
 
 @contextmanager
-def _lock(target: Path, wait: bool) -> Iterator[bool]:
+def claimed(target: Path, wait: bool) -> Iterator[bool]:
     """Hold the right to make something, which the system takes back when its holder dies; False: another holds it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f".{target.name.lstrip('.')}.lock").open("a") as stream:

@@ -1,9 +1,10 @@
-"""Embeddings of texts under a frozen encoder: computed once, kept on disk, read by index.
+"""Embeddings of texts under a frozen encoder: computed once, kept on disk, shared by all who open the folder.
 
 A bank is a folder of parts (``part-00000/texts.json`` and ``vectors.npy``); a part is written whole and renamed into
-place, and never changes. An index counts through the parts, so it stays the same for ever. ``texts.json`` holds the
-texts and the CRC-32C of the vectors' file, which is checked when a part is opened; parts that were made before have
-the texts alone.
+place, and never changes. ``texts.json`` holds the texts and the CRC-32C of the vectors' file, which is checked when a
+part is opened; parts that were made before have the texts alone. New texts are embedded a chunk at a time: what is
+there stays when the work is cut off, and processes that need the same texts share the chunks. An index is this
+process's own: texts are numbered as they are asked for, whoever embedded them, and when.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ctglip.data.derived import claimed
 from ctglip.errors import StoreError
 from ctglip.files import atomic_path, flush, read_json, remove, value_hash
 from ctglip.models.text import TextEncoder
 from ctglip.types import Progress
+
+CHUNK = 1024
+"""Texts that are embedded at a time."""
 
 
 class TextBank:
@@ -41,8 +46,10 @@ class TextBank:
     def __init__(self, folder: Path, encoder: TextEncoder) -> None:
         self.folder = folder / encoder.hash
         self.encoder = encoder
-        self._index: dict[str, int] = {}
+        self._places: dict[str, int] = {}
+        self._ids: dict[str, int] = {}
         self._texts: list[str] = []
+        self._asked = np.zeros(0, dtype=np.int64)
         self._parts: list[np.ndarray] = []
         self._starts: list[int] = [0]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -54,12 +61,13 @@ class TextBank:
         return self.encoder.dim
 
     def __len__(self) -> int:
+        """Texts that are embedded."""
         return self._starts[-1]
 
     def ids(
         self, texts: Sequence[str], progress: Progress | None = None, cache: Path | None = None
     ) -> Int[Tensor, " n"]:
-        """The index of each text; texts not yet there are encoded and added.
+        """The index of each text, in the order in which they are first asked for; texts not yet there are added.
 
         Args:
             texts: any texts, repeats allowed.
@@ -67,19 +75,23 @@ class TextBank:
             cache: folder in which the embeddings of just these texts are kept for other banks, by the encoder's hash
                 and all the texts, so that they are to the last bit what encoding them gives. Not for patients' texts.
         """
-        while missing := [text for text in dict.fromkeys(texts) if text not in self._index]:
-            self._add(missing, progress, cache)
-        return torch.tensor([self._index[text] for text in texts], dtype=torch.long)
+        new = [text for text in dict.fromkeys(texts) if text not in self._ids]
+        self._embed([text for text in new if text not in self._places], progress, cache)
+        self._ids.update(zip(new, range(len(self._texts), len(self._texts) + len(new)), strict=True))
+        self._texts += new
+        self._asked = np.append(self._asked, [self._places[text] for text in new]).astype(np.int64)
+        return torch.tensor([self._ids[text] for text in texts], dtype=torch.long)
 
     def vectors(self, ids: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
         """The raw embeddings (float32, CPU) of some indices.
 
         Raises:
-            IndexError: an index that the bank does not hold.
+            IndexError: an index that nothing has.
         """
-        flat_ids = ids.reshape(-1).cpu().numpy()
-        if len(flat_ids) and not 0 <= flat_ids.min() <= flat_ids.max() < len(self):
-            raise IndexError(f"Text ids {flat_ids.min()}..{flat_ids.max()} are outside the bank's 0..{len(self) - 1}.")
+        flat_ids, count = ids.reshape(-1).cpu().numpy(), len(self._asked)
+        if len(flat_ids) and not 0 <= flat_ids.min() <= flat_ids.max() < count:
+            raise IndexError(f"Text ids {flat_ids.min()}..{flat_ids.max()} are outside the bank's 0..{count - 1}.")
+        flat_ids = self._asked[flat_ids]
         found = np.empty((len(flat_ids), self.dim), dtype=np.float32)
         which = np.searchsorted(self._starts, flat_ids, side="right") - 1
         for part in set(which.tolist()):
@@ -91,10 +103,31 @@ class TextBank:
         """The texts of some indices."""
         return [self._texts[int(number)] for number in ids]
 
-    def _add(self, texts: list[str], progress: Progress | None, cache: Path | None) -> None:
-        """Encode and commit one part; when another process was faster, read its part and let the caller retry."""
+    def _embed(self, texts: list[str], progress: Progress | None, cache: Path | None) -> None:
+        """Add texts that are not there: those in a cache at once, others by chunks, first those that nobody is at."""
+        size, done = len(texts) if cache else CHUNK, 0
+        chunks = [texts[at : at + size] for at in range(0, len(texts), size or 1)]
+
+        def report(several: int, _: int) -> None:
+            if progress is not None:
+                progress(done + several, len(texts))
+
+        for wait in (False, True):
+            others = []
+            for chunk in chunks:
+                with claimed(self.folder / ".claims" / value_hash(chunk), wait) as held:
+                    if held:
+                        self._add(chunk, report, cache)
+                if held:
+                    done += len(chunk)
+                else:
+                    others.append(chunk)
+            chunks = others
+
+    def _add(self, texts: list[str], progress: Progress, cache: Path | None) -> None:
+        """Encode those that are still missing, and commit them as one part, the next that no other process commits."""
         self._read_new_parts()
-        texts = [text for text in texts if text not in self._index]
+        texts = [text for text in texts if text not in self._places]
         if not texts:
             return
         vectors = self._encoded(texts, progress, cache)
@@ -105,17 +138,18 @@ class TextBank:
             about = {"texts": texts, "crc32c": _crc32c(temporary / "vectors.npy")}
             (temporary / "texts.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
             flush(temporary)
-            temporary.rename(self._path(len(self._parts)))  # fails when another process has committed that part
-        except FileExistsError:
-            pass
-        except OSError:
-            if not self._path(len(self._parts)).exists():
-                raise
+            while temporary.exists():
+                target = self._path(len(self._parts))
+                try:
+                    temporary.rename(target)
+                except OSError:
+                    if not target.exists():
+                        raise
+                self._read_new_parts()
         finally:
             remove(temporary)
-        self._read_new_parts()
 
-    def _encoded(self, texts: list[str], progress: Progress | None, cache: Path | None) -> np.ndarray:
+    def _encoded(self, texts: list[str], progress: Progress, cache: Path | None) -> np.ndarray:
         """Embeddings from the cache, or encoded and put there if the folder can be written."""
         if cache is None:
             return self.encoder.encode(texts, progress=progress).numpy()
@@ -142,8 +176,7 @@ class TextBank:
             mapped = np.load(path / "vectors.npy", mmap_mode="r")
             self._parts.append(np.asarray(mapped))  # still on disk, but indexed as fast as any array
             for position, text in enumerate(texts, start=self._starts[-1]):
-                self._index.setdefault(text, position)
-            self._texts += texts
+                self._places.setdefault(text, position)
             self._starts.append(self._starts[-1] + len(texts))
 
     def _path(self, part: int) -> Path:

@@ -12,6 +12,7 @@ import torch
 from ctglip.config import Settings
 from ctglip.data.caption_tables import Taught
 from ctglip.data.dataset import TextDataset
+from ctglip.data.derived import DERIVED
 from ctglip.data.organs import CropDataSettings
 from ctglip.data.reader import CachedReader
 from ctglip.data.studies import StudyDataset
@@ -32,6 +33,7 @@ from ctglip.models.text import TextEncoder, load_text_encoder
 from ctglip.objectives.base import BuildContext, Objective, StepContext
 from ctglip.objectives.mixture import Mixture
 from ctglip.objectives.registry import OBJECTIVES, MixtureSettings, needs_of, parts_of
+from ctglip.places import cache_of
 from ctglip.reports.tags import tag_entries
 from ctglip.resources import resource
 from ctglip.store.tables import Store
@@ -41,6 +43,9 @@ from ctglip.types import Failure, Progress
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
 from ctglip.vocabulary.prompts import normal_prompts
+
+TEXTS = f"{DERIVED}/texts"
+"""Where the embeddings of a store's texts are kept, for all runs."""
 
 
 @dataclass
@@ -145,7 +150,7 @@ def assemble(
     """Build everything; the same config and store give the same weights and batches.
 
     Args:
-        run: the run's folder; embeddings of texts are kept in its ``text_bank/``.
+        run: the run's folder.
         config: the run's config.
         device: where the objective lives.
         progress, embedding: called with (studies done, studies) while crops are cut, (texts done, texts) while texts
@@ -162,7 +167,7 @@ def assemble(
     names = tuple(name for name in organs.names if organs.roi_labels(name))
     encoder = load_text_encoder(config.text)
     settings, inputs = model_parts(config, encoder.dim, organs, names)
-    bank = TextBank(run / "text_bank", encoder)
+    bank = TextBank(cache_of(store.path, TEXTS), encoder)
 
     def text_ids(texts: Sequence[str]) -> list[int]:
         long = encoder.describe_long(set(texts), "texts")

@@ -58,7 +58,7 @@ def pretrain(
     Args:
         store: the store.
         run: folder to write: config.resolved.yaml, environment.json, pairs.html, metrics.jsonl, tensorboard/,
-            checkpoints/, text_bank/, model/.
+            checkpoints/, model/.
         config: what to do.
         resume: go on from the newest checkpoint of the run that is whole; a finished run is left as it is, unless it
             is given more steps.

@@ -18,7 +18,6 @@ import polars as pl
 from ctglip.files import read_json, write_json
 from experiments.command import say
 from experiments.cxr_headline.parts import judged, probed, run_of
-from experiments.side_by_side import share_texts
 
 Arm = tuple[str, dict[str, Any]]
 """A config, and changes to it."""
@@ -183,7 +182,6 @@ def embedded(out: Path, size: str) -> dict[str, float]:
 
     mark, cpu = out / "texts.json", cpu_seconds()
     if not mark.is_file():
-        share_texts(out, out / "texts")
         assemble(Store.open(out / "store"), out / "texts", config_of(ARMS["asg"], SIZES[size], 0), "cpu")
         write_json(mark, {"cpu_seconds": cpu_seconds() - cpu})
     return read_json(mark)
@@ -204,7 +202,6 @@ def do(job: Job) -> dict[str, float]:
     start = cpu_seconds()
     if not (run / "model" / "config.json").is_file():
         begun = (run / "environment.json").is_file()
-        share_texts(job.out, run)
         pretrain(store, run, config_of(job.arm, SIZES[job.size], job.seed), resume=begun)
         timed("cpu_seconds", start)
     start = cpu_seconds()

@@ -23,7 +23,7 @@ import polars as pl
 from ctglip.files import read_json, write_json
 from experiments.headline.arms import ARMS, FEATURES, LABELS, config_of
 from experiments.headline.splits import split_of
-from experiments.side_by_side import share_texts, tied_to_the_parent
+from experiments.side_by_side import tied_to_the_parent
 
 KEYS = ("study_id", "organ", "abnormality")
 SCORES = (*KEYS, "label", "difference")
@@ -212,7 +212,6 @@ def _trained_and_judged(bench: Bench, job: Job) -> dict[str, Any]:
     from ctglip.training.launch import pretrain
 
     run, crops = bench.folder / "runs" / job.name, bench.folder / "crops"
-    share_texts(bench.folder, run)
     config = config_of(job.arm, job.seed, bench.plan.steps, crops)
     begun = (run / "environment.json").is_file()
     wall, cpu = time.monotonic(), time.process_time()

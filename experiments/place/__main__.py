@@ -109,11 +109,7 @@ def train(store: Path, run: Path, config: PretrainConfig) -> float:
 
     if (run / "model" / "config.json").is_file():
         return 0.0
-    start, bank = time.process_time(), run.parent.parent / "text_bank"
-    for folder in (bank, run):
-        folder.mkdir(parents=True, exist_ok=True)
-    if not (run / "text_bank").exists():
-        (run / "text_bank").symlink_to(bank.resolve())  # the same texts for all runs
+    start = time.process_time()
     pretrain(store, run, config)
     return time.process_time() - start
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -43,15 +44,59 @@ def test_vectors_are_the_encoders_own_and_each_text_is_encoded_once(tmp_path):
     assert bank.vectors(ids[:0]).shape == (0, 6)
 
 
-def test_indices_stay_when_the_bank_grows_and_is_opened_again(tmp_path):
-    first = TextBank(tmp_path, CountingEncoder()).ids(TEXTS)
+def test_only_what_is_new_is_embedded_when_a_bank_is_opened_again(tmp_path):
+    TextBank(tmp_path, CountingEncoder()).ids(TEXTS)
     encoder = CountingEncoder()
     bank = TextBank(tmp_path, encoder)
     more = bank.ids(["new", "liver", "newer"])
-    assert torch.equal(bank.ids(TEXTS), first)
-    assert more[1] == first[0]
+    assert bank.ids(TEXTS)[0] == more[1]
     assert encoder.asked == ["new", "newer"]
     torch.testing.assert_close(bank.vectors(more), CountingEncoder().encode(["new", "liver", "newer"]))
+
+
+def test_numbers_do_not_depend_on_who_embedded_what_before(tmp_path):
+    TextBank(tmp_path / "a", CountingEncoder()).ids(["last", *reversed(TEXTS), "more"])
+    found = [TextBank(tmp_path / name, CountingEncoder()).ids(TEXTS).tolist() for name in ("a", "b")]
+    assert found == [[0, 1, 2, 3, 0]] * 2
+
+
+def test_processes_that_need_the_same_texts_share_them(tmp_path, monkeypatch):
+    """Eight ranks ask for the same 40 texts, five at a time, of a slow encoder: each text is embedded by one."""
+    monkeypatch.setattr("ctglip.features.text_bank.CHUNK", 5)
+
+    class Slow(CountingEncoder):
+        def encode(self, texts, batch_size=64, progress=None):
+            time.sleep(0.1)
+            progress(len(texts), len(texts))
+            return super().encode(texts)
+
+    texts = [f"text {number}" for number in range(40)]
+    encoders, reports = [Slow() for _ in range(8)], []
+    with ThreadPoolExecutor(8) as pool:
+        banks = [TextBank(tmp_path, encoder) for encoder in encoders]
+        ids = list(pool.map(lambda bank: bank.ids(texts, lambda *at: reports.append(at)), banks))
+    assert all(torch.equal(one, torch.arange(40)) for one in ids)
+    assert sorted(text for encoder in encoders for text in encoder.asked) == sorted(texts)
+    assert sum(bool(encoder.asked) for encoder in encoders) > 1
+    assert {of for _, of in reports} == {40}
+    for bank in banks:
+        torch.testing.assert_close(bank.vectors(ids[0]), CountingEncoder().encode(texts))
+
+
+def test_embedding_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
+    monkeypatch.setattr("ctglip.features.text_bank.CHUNK", 2)
+
+    class Tired(CountingEncoder):
+        def encode(self, texts, batch_size=64, progress=None):
+            if self.asked:
+                raise KeyboardInterrupt
+            return super().encode(texts)
+
+    with pytest.raises(KeyboardInterrupt):
+        TextBank(tmp_path, Tired()).ids(TEXTS)
+    encoder = CountingEncoder()
+    TextBank(tmp_path, encoder).ids(TEXTS)
+    assert encoder.asked == ["Ödem", ""]
 
 
 def test_another_encoder_has_another_bank(tmp_path):
@@ -72,9 +117,9 @@ def test_writers_at_the_same_time_agree(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         ids = list(pool.map(lambda pair: pair[0].ids(pair[1]), zip(banks, texts, strict=True)))
     fresh = TextBank(tmp_path, CountingEncoder())
-    for mine, some in zip(ids, texts, strict=True):
-        assert torch.equal(fresh.ids(some), mine)
-        torch.testing.assert_close(fresh.vectors(mine), CountingEncoder().encode(some))
+    for bank, mine, some in zip(banks, ids, texts, strict=True):
+        torch.testing.assert_close(bank.vectors(mine), CountingEncoder().encode(some))
+        torch.testing.assert_close(fresh.vectors(fresh.ids(some)), bank.vectors(mine))
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -107,7 +152,10 @@ def test_parts_that_were_made_before_checksums_are_read(tmp_path):
     ids = bank.ids(TEXTS)
     (texts,) = tmp_path.rglob("texts.json")
     texts.write_text(json.dumps(json.loads(texts.read_text())["texts"]))
-    torch.testing.assert_close(TextBank(tmp_path, CountingEncoder()).vectors(ids), bank.vectors(ids), atol=0, rtol=0)
+    encoder = CountingEncoder()
+    again = TextBank(tmp_path, encoder)
+    torch.testing.assert_close(again.vectors(again.ids(TEXTS)), bank.vectors(ids), atol=0, rtol=0)
+    assert encoder.asked == []
 
 
 def test_unknown_indices_are_errors(tmp_path):

@@ -56,7 +56,7 @@ def run(tiny: tuple[Store, Path], word_bert: Path, tmp_path_factory: pytest.Temp
 
 def test_a_run_holds_what_it_should(run: Path, tiny: tuple[Store, Path]) -> None:
     names = {path.name for path in run.iterdir()}
-    written = {"config.resolved.yaml", "environment.json", "metrics.jsonl", "checkpoints", "text_bank", "model"}
+    written = {"config.resolved.yaml", "environment.json", "metrics.jsonl", "checkpoints", "model"}
     assert names == written | {"tensorboard", "pairs.html", ".lock"}
     assert [line["step"] for line in read_metrics(run)] == [1, 2, 3, 4, 5, 6, 6]
     assert {"loss_anatomy", "loss_diagnosis", "lr", "seconds"} <= read_metrics(run)[0].keys()
