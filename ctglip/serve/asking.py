@@ -136,6 +136,24 @@ class Asking:
             raise ModelError(f"There is no organ {organ!r}.", code="no_organ", fix="Choose one of the list.")
         return self.ask(scan_id, key, [organs[organ].display])
 
+    def draft(self, scan_id: str, key: str) -> dict[str, Any]:
+        """A draft of the report of an upload.
+
+        Raises:
+            ModelError: code ``not_encoded``, ``no_model``; ``no_reports``: the model was not tuned to write.
+        """
+        model, study = self.model(key), self.study(scan_id, key)
+        if model.drafter is None:
+            raise ModelError(
+                f"The model {model.name} writes no reports.",
+                code="no_reports",
+                fix="Serve what ctglip finetune --config finetune/ct_report wrote.",
+            )
+        with self._lock:
+            found = model.drafter.draft_of(study)
+        value, shown = found.to_json(), ("disclaimer", "findings", "impression", "organs")
+        return {"model": model.key, **{name: value[name] for name in shown}}
+
     def heat_map(self, scan_id: str, key: str, organ: str, abnormality: str) -> tuple[Path, dict[str, Any]]:
         """Where an answer comes from: a file for NiiVue (radiographs: PNG), and where its peak is. Made once.
 
@@ -213,7 +231,8 @@ def status_of(error: CTGLIPError) -> int:
 
 
 _STATUS = {
-    "no_scan": 404, "no_map": 404, "no_model": 404, "no_organ": 404, "no_study": 404, "not_encoded": 409,
+    "no_scan": 404, "no_map": 404, "no_model": 404, "no_organ": 404, "no_study": 404, "no_reports": 404,
+    "not_encoded": 409,
     "wrong_state": 409, "upload_too_large": 413, "unknown_question": 422, "no_question": 422, "vocabulary": 422,
     "busy": 503, "disk_full": 507, "upload_stopped": 408,
 }  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 from ctglip.api import load_model
 from ctglip.errors import CTGLIPError
 from ctglip.inference.pipeline import Pipeline
+from ctglip.tasks.report_draft import ReportDrafter
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class ServedModel:
         key: in addresses and answers: ``m0``, ``m1`` ...
         name: of its run's folder.
         pipeline: the model.
+        drafter: writes reports with it, where its run was tuned to.
     """
 
     key: str
     name: str
     pipeline: Pipeline
+    drafter: ReportDrafter | None = None
 
     def about(self) -> dict[str, Any]:
         """What a page says of it."""
@@ -38,6 +41,7 @@ class ServedModel:
             "calibrated": calibration.fitted_on is not None,
             "fitted_on": calibration.fitted_on,
             "organs": len(self.pipeline.known),
+            "writes_reports": self.drafter is not None,
             "findings": sum(len(names) for names in self.pipeline.trained.values()),
         }
 
@@ -52,8 +56,10 @@ def load_models(runs: Sequence[Path]) -> dict[str, ServedModel]:
     found: dict[str, ServedModel] = {}
     for number, run in enumerate(runs):
         name = run.resolve().name
-        found[f"m{number}"] = ServedModel(f"m{number}", run.resolve().parent.name if name == "model" else name,
-                                          load_model(run))  # fmt: skip
+        drafter = ReportDrafter(run) if (run / "head" / "report.json").is_file() else None
+        pipeline = drafter.pipeline if drafter else load_model(run)
+        name = run.resolve().parent.name if name == "model" else name
+        found[f"m{number}"] = ServedModel(f"m{number}", name, pipeline, drafter)
     if len({one.pipeline.modality.name for one in found.values()}) > 1:
         raise CTGLIPError(
             "The runs read different kinds of images.",

@@ -58,6 +58,12 @@ def question_routes(serving: Serving) -> APIRouter:
     def findings(scan_id: str, organ: _Name, model: _Model = "") -> dict[str, Any]:
         return encoded(scan_id).findings(scan_id, model, organ)
 
+    @router.get(
+        "/scans/{scan_id}/report", summary="A draft of the report, for research, by a model that was tuned to write"
+    )
+    def report(scan_id: str, model: _Model = "") -> dict[str, Any]:
+        return encoded(scan_id).draft(scan_id, model)
+
     @router.get("/scans/{scan_id}/map", summary="Where an answer comes from: the peak of its heat map")
     def about_map(scan_id: str, organ: _Name, abnormality: _Name, model: _Model = "") -> dict[str, Any]:
         return encoded(scan_id).heat_map(scan_id, model, organ, abnormality)[1]

@@ -1,6 +1,6 @@
 """The tasks that pretraining is for, each beside random weights and with few labels.
 
-    python -m experiments.tasks segmentation [--quick] [--json FILE] [--out DIR]
+    python -m experiments.tasks segmentation|report [--quick] [--json FILE] [--out DIR]
 
 Pretraining sees the reports of one simulated cohort; a task learns from the truth of another one. Figures say how well
 the machinery learns from simulated patients, nothing about clinical use. What is already in DIR is not made again.
@@ -11,9 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from experiments.command import keep, parser_of
+from experiments.tasks.report import report
 from experiments.tasks.segmentation import segmentation
 
-TASKS = {"segmentation": segmentation}
+TASKS = {"segmentation": segmentation, "report": report}
 """What measures each task: ``(out, quick)`` to its figures."""
 
 

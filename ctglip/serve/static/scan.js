@@ -151,6 +151,25 @@ class Panel {
       this.card);
   }
 
+  // A button that has the model draft the report; a click on a sentence chooses its organ.
+  draft() {
+    if (!this.model.writes_reports) return null;
+    const place = h("div", { class: "drafted", "aria-live": "polite" });
+    const button = h("button", { type: "button", name: "draft", onclick: async () => {
+      button.disabled = true;
+      try {
+        const found = await call("GET", `${this.base}/report?${this.query}`);
+        const lines = found.organs.map((one) => h("p", {}, ...one.sentences.map((sentence) => h("button", {
+          type: "button", class: "sentence", "data-organ": one.organ,
+          onclick: () => { const organ = this.organs.organs.find((known) => known.organ === one.organ); if (organ) this.choose(organ, true); },
+        }, sentence.affirmed.length ? h("b", {}, sentence.text) : sentence.text)), one.reason ? h("span", { class: "soft" }, one.reason) : null));
+        place.replaceChildren(h("p", { class: "warn" }, found.disclaimer), h("h3", {}, "Findings"), ...lines, h("h3", {}, "Impression"), h("p", {}, found.impression));
+      } catch (error) { place.replaceChildren(fault(error)); }
+      button.disabled = false;
+    } }, "Draft a report");
+    return h("section", { class: "draft-of", "aria-label": "Draft of a report" }, button, place);
+  }
+
   async choose(organ, go) {
     this.chosen = organ;
     this.buttons.forEach((button) => button.setAttribute("aria-pressed", String(Boolean(organ) && button.dataset.organ === organ.organ)));
@@ -223,7 +242,7 @@ export async function ready(main, pairs) {
   const columns = panels.map((panel, n) => {
     const printed = h("div", { class: "print-only" }, stills(panel.scan, panel.modality));
     const warnings = checkList(panel.organs.checks);
-    const parts = [several ? h("h2", {}, titles[n]) : null, panel.places, several ? null : box, printed, warnings, panel.list()];
+    const parts = [several ? h("h2", {}, titles[n]) : null, panel.places, several ? null : box, printed, warnings, panel.list(), panel.draft()];
     panel.root = h("div", { class: several ? "panel-of" : "one-of" }, ...parts);
     return panel.root;
   });
