@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import chain
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from ctglip.data.loading import prefetched
 from ctglip.errors import CTGLIPError, StoreError
 from ctglip.parallel import worker_threads
 from ctglip.types import Failure, Progress, Standardized
@@ -121,9 +123,7 @@ class CachedReader(Generic[K, T]):
                 made = pool.map(self._try, missing, missing.values())
                 for several, items in zip(missing.values(), made, strict=True):
                     found.update(zip(several, items, strict=False))
-            for key, item in found.items():
-                if len(self._items) < self._capacity:
-                    self._items[key] = item
+            self._keep(found.items())
         if self._damaged.sum() > self.max_damaged * len(self._numbers):
             check_damage(self.failures, len(self._numbers), self.max_damaged)
         return [self._items.get(key, found.get(key)) for key in keys]
@@ -140,21 +140,35 @@ class CachedReader(Generic[K, T]):
         keys = self.keys if keys is None else keys
         return keys if len(keys) > self._capacity else [key for key, _ in self.readable(keys, progress)]
 
-    def readable(self, keys: Sequence[K] | None = None, progress: Progress | None = None) -> Iterator[tuple[K, T]]:
-        """Those of some (all by default) that can be read, a few studies at a time; ``progress`` as in ``preload``."""
+    def readable(
+        self, keys: Sequence[K] | None = None, progress: Progress | None = None, workers: int = 0
+    ) -> Iterator[tuple[K, T]]:
+        """Those of some (all by default) that can be read, a few studies at a time.
+
+        Args:
+            progress: as in ``preload``.
+            workers: processes that read what memory does not hold yet; 0 reads it in this one.
+        """
         by_study: dict[str, list[K]] = {}
         for key in self.keys if keys is None else keys:
             by_study.setdefault(self.study_of(key), []).append(key)
         studies, step = list(by_study.values()), 4 * self.threads
         groups = [list(chain.from_iterable(studies[at : at + step])) for at in range(0, len(studies), step)]
-        with worker_threads(1) as ahead:
-            coming = [ahead.submit(self.read, group) for group in groups[:1]]
-            for number, group in enumerate(groups, start=1):
-                items = coming.pop().result()
-                coming = [ahead.submit(self.read, more) for more in groups[number : number + 1]]
-                yield from ((key, item) for key, item in zip(group, items, strict=True) if item is not None)
+        missing = any(key not in self._items for group in groups for key in group)
+        several = min(workers, len(groups)) if missing else 0
+        with closing(prefetched(lambda number: self.read(groups[number]), 0, len(groups), several)) as coming:
+            for number, (group, (items, _)) in enumerate(zip(groups, coming, strict=True), start=1):
+                there = [(key, item) for key, item in zip(group, items, strict=True) if item is not None]
+                self._keep(there)
+                yield from there
                 if progress is not None:
                     progress(min(number * step, len(studies)), len(studies))
+
+    def _keep(self, items: Iterable[tuple[K, T]]) -> None:
+        """As many as memory may hold."""
+        for key, item in items:
+            if len(self._items) < self._capacity:
+                self._items[key] = item
 
     def _try(self, study_id: str, keys: Sequence[K]) -> Sequence[T]:
         """The things of one study; nothing where it cannot be read, which is remembered."""

@@ -175,8 +175,8 @@ def _train_run(
     parts.rank, parts.world = context.rank, context.world
     validation = None
     if parts.release.aligned:
-        asked = loop.validation_studies
-        validation = build_validation(store, parts.release, parts.dictionaries, config.data, asked, context)
+        asked = (loop.validation_studies, context, loop.workers)
+        validation = build_validation(store, parts.release, parts.dictionaries, config.data, *asked)
     share_batch_statistics(parts.objective, context)
     measure, score = validation.measure if validation else None, AUROC
     if parts.validation_sources:

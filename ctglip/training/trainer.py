@@ -44,8 +44,8 @@ class LoopSettings(Settings):
             scaled loss (GPUs).
         compile: compile the encoder (``torch.compile``); the first steps are slow.
         threads: torch threads on a CPU; 0 leaves torch's own choice.
-        workers: worker processes that make batches; 0 makes them in the process that trains, beside a GPU's work in a
-            thread.
+        workers: worker processes that make batches, and read images for validation; 0 makes them in the process that
+            trains, beside a GPU's work in a thread.
         micro_batch: images that a process encodes at a time, for batches that do not fit its memory; the gradient is
             that of the whole batch (GradCache), for about a third more time.
         ema: decay of the weights' moving average, which is then what is validated and released; 0 keeps none.

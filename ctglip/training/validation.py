@@ -133,6 +133,7 @@ def build_validation(
     data: AnyDataSettings,
     most: int | None = None,
     ranks: DistributedContext | None = None,
+    workers: int = 0,
 ) -> Validation | None:
     """Read the validation split as the model does; None where the store has no such split, or no organ in it.
 
@@ -141,6 +142,7 @@ def build_validation(
     Args:
         most: studies that are asked about, see ``studies_of``.
         ranks: the processes that train together, all of which call this.
+        workers: processes of each that read images.
     """
     try:
         every, study_ids = studies_of(store, "val"), studies_of(store, "val", most)
@@ -148,7 +150,7 @@ def build_validation(
         return None
     ranks = ranks or DistributedContext()
     findings = findings_by_study(store, set(study_ids))
-    share = _Share(store, release, dictionaries, data, findings)
+    share = _Share(store, release, dictionaries, data, findings, workers)
     read = ranks.shared(lambda: share.read(ranks.share(study_ids)))
     check_damage([one for _, failures in read for one in failures], len(study_ids), share.max_damaged)
     instances = [instance for several, _ in read for instance in several]
@@ -177,8 +179,9 @@ class _Share:
         dictionaries: Dictionaries,
         data: AnyDataSettings,
         findings: Mapping[str, Sequence[Finding]],
+        workers: int = 0,
     ) -> None:
-        self.store, self.release, self.data = store, release, data
+        self.store, self.release, self.data, self.workers = store, release, data, workers
         self.reader = training_reader(store, release, data)
         self.names = data.organs or self.reader.trainable(store, dictionaries, chain.from_iterable(findings.values()))
         self.cache = data.cache if isinstance(data, CropDataSettings) else CacheSettings(memory_gb=data.keep_gb)
@@ -195,7 +198,7 @@ class _Share:
         capacity = len(keys) if keep == "memory" else 0
         self._images = self.reader.cache(self.store, keys, capacity, self.data.threads, max_damaged=1.0)
         self._regions: dict[Any, list[Any]] = {}
-        for key, image in self._images.readable():
+        for key, image in self._images.readable(workers=self.workers):
             there = self.reader.visible(image, key[1], self.reader.reading)
             self._regions[key] = [row for row, visible in zip(key[1], there, strict=True) if visible]
         instances = [OrganInstance(key[0], row) for key, several in self._regions.items() for row in several]
@@ -205,7 +208,7 @@ class _Share:
         """What the model makes of its organs now."""
         parts = [
             self.reader.encode([image for _, image in some], [self._regions[key] for key, _ in some], reading)
-            for some in image_batches(self._images.readable(list(self._regions)), _BATCH)
+            for some in image_batches(self._images.readable(list(self._regions), workers=self.workers), _BATCH)
         ]
         found = concatenated(self.release.model, parts)
         if len(found) != sum(map(len, self._regions.values())):

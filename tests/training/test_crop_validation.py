@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ctglip.config import merge, validate
 from ctglip.data.organs import CropDataSettings
+from ctglip.inference import ct_readers
 from ctglip.inference.scoring import dictionaries_of
 from ctglip.models.release import load_release
 from ctglip.store.tables import Store
@@ -48,7 +51,35 @@ def test_answers_are_the_same_wherever_crops_are_kept(
 
 
 @pytest.mark.parametrize("keep", ["memory", "none"])
-def test_a_damaged_study_is_left_out(trained: tuple[Store, Path, CropDataSettings], tmp_path: Path, keep: str) -> None:
+def test_crops_are_cut_in_workers(
+    trained: tuple[Store, Path, CropDataSettings], tmp_path: Path, keep: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same answers; this process cuts nothing, and what memory holds is cut once."""
+    store, run, data = trained
+    release, log = load_release(run), tmp_path / "log"
+    plain = build_validation(store, release, dictionaries_of(release), kept(data, keep, tmp_path))
+    assert plain is not None
+    expected, cut = plain.measure(), ct_readers.read_crops
+
+    def logged(*given: Any) -> Any:
+        with log.open("a") as stream:
+            stream.write(f"{os.getpid()}\n")
+        return cut(*given)
+
+    monkeypatch.setattr(ct_readers, "read_crops", logged)
+    shared = build_validation(store, release, dictionaries_of(release), kept(data, keep, tmp_path), workers=2)
+    assert shared is not None
+    assert shared.measure() == expected
+    processes = log.read_text().split()
+    assert str(os.getpid()) not in processes
+    assert len(processes) == 8 * (1 if keep == "memory" else 2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("keep", ["memory", "none"])
+def test_a_damaged_study_is_left_out(
+    trained: tuple[Store, Path, CropDataSettings], tmp_path: Path, keep: str, workers: int
+) -> None:
     store, run, data = trained
     copy = tmp_path / "store"
     shutil.copytree(store.path, copy)
@@ -57,7 +88,11 @@ def test_a_damaged_study_is_left_out(trained: tuple[Store, Path, CropDataSetting
     shutil.rmtree(copy / "studies" / f"{damaged}.zarr")
     release = load_release(run)
     validation = build_validation(
-        Store.open(copy), release, dictionaries_of(release), kept(data, keep, tmp_path / "crops", 0.5)
+        Store.open(copy),
+        release,
+        dictionaries_of(release),
+        kept(data, keep, tmp_path / "crops", 0.5),
+        workers=workers,
     )
     assert validation is not None
     studies = {instance.study_id for instance in validation.instances}
