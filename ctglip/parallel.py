@@ -64,7 +64,7 @@ def _in_processes(work: Callable[[_Item], _Result], items: Iterable[_Item], work
             while running:
                 yield running.popleft().result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def _on_ray(work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int, address: str) -> Iterator[_Result]:

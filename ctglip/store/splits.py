@@ -78,19 +78,17 @@ def assign_splits(
         StoreError: ``patient_in_two_splits``.
     """
     settings = settings or SplitSettings()
-    studies = store.table("studies").select("study_id", "patient_id", "split")
+    studies = store.scan("studies").select("study_id", "patient_id", "split").collect().sort("study_id")
     if given is None:
         given = check_given(studies.iter_rows())
     stored = store.all_splits()
     before = dict(stored.select("patient_id", "split").iter_rows())
     patients = studies["patient_id"].unique().to_list()
-    fixed = {p: given.get(p, before.get(p)) for p in patients}
-    chosen = {patient: split for patient, split in fixed.items() if split is not None}
+    chosen = {patient: split for patient in patients if (split := given.get(patient, before.get(patient)))}
     new = [patient for patient in patients if patient not in chosen]
     findings = _findings(store) if settings.stratify else {}
     chosen |= _deal(new, chosen, findings, settings)
-    everyone = before | chosen
-    names = pl.Series("split", [everyone[p] for p in studies["patient_id"]], dtype=pl.String)
+    names = pl.Series("split", [chosen[p] for p in studies["patient_id"]], dtype=pl.String)
     table = studies.select("study_id", "patient_id").with_columns(names)
     gone = stored.filter(~pl.col("patient_id").is_in(patients))
     table = pl.concat([table, gone]).cast(SPLITS_SCHEMA).sort("study_id")  # pyright: ignore[reportArgumentType]
@@ -120,9 +118,11 @@ def _deal(
     def rarest(patient: str) -> str | None:
         return min(findings.get(patient, ()), key=lambda f: (counts[f], f), default=None)
 
-    def order(patient: str) -> tuple[int, str]:
+    def order(patient: str) -> tuple[int, bytes] | bytes:
+        draw = hashlib.sha256(f"{settings.seed}:{patient}".encode()).digest()
+        if not counts:
+            return draw
         finding = rarest(patient)
-        draw = hashlib.sha256(f"{settings.seed}:{patient}".encode()).hexdigest()
         return (counts[finding] if finding else total + 1, draw)
 
     chosen: dict[str, str] = {}

@@ -32,7 +32,7 @@ def summarize(path: Path, workers: int = 1, address: str | None = None) -> dict[
         StoreError: ``path`` is not a store, or a table is damaged.
     """
     store = Store.open(path)
-    counted = pl.collect_all(store.scan(name).select(what) for name, what in _COUNTED.items())
+    counted = [store.scan(name).select(what).collect(engine="streaming") for name, what in _COUNTED.items()]
     counts = {name: value for table in counted for name, value in table.row(0, named=True).items()}
     groups = ([study_path(store.path, one) for one in ids] for ids in chunks(study_ids(store.path), FULL))
     return {

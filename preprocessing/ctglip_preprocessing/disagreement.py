@@ -51,7 +51,8 @@ class _Pair:
 
 def source_agreement(store: Store) -> SourceAgreement | None:
     """How far given findings agree with the parser's, organ by organ; None for a store without given ones."""
-    given = store.table("findings").filter(pl.col("source") != PARSER)["study_id"].unique().sort().to_list()
+    found = store.scan("findings").filter(pl.col("source") != PARSER).select(pl.col("study_id").unique())
+    given = found.collect(engine="streaming")["study_id"].sort().to_list()
     if not given:
         return None
     steps = np.linspace(0, len(given) - 1, min(len(given), MOST_COMPARED)).round().astype(int)

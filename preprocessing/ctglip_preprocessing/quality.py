@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,6 +29,7 @@ MONTAGE = 12
 ODD = 4.0
 """A value is an outlier when its robust z-score (by median and MAD) is beyond this."""
 MOST_OUTLIERS = 8
+MOST_DRAWN = 20_000
 _ORGAN_NOTES = (
     "Organs that touch the border of the scan are left out of the volumes: they may be cut off.",
     "Mean and spread (standard deviation) of HU are taken over all voxels of an organ's masks.",
@@ -52,15 +54,15 @@ def modality_in(store: Store) -> Modality[Any, Any]:
 
 
 def quality_page(store: Store, failures: Sequence[Failure] = (), notes: Sequence[str] = ()) -> QualityPage:
-    """What the page says, from the store's tables."""
-    studies = store.table("studies")
-    distributions = _distributions(store, studies)
+    """What the page says, from the store's tables, of which no more is read than it says."""
+    distributions = _distributions(store)
+    done = _read(store.scan("studies").select(pl.len())).item()
     return QualityPage(
         title=f"Quality of {store.path.name}",
-        done=studies.height,
+        done=done,
         failures=tuple(replace(one, message=without_folders(one.message)) for one in failures),
-        facts=_facts(store, studies),
-        checks=(*_store_checks(store), *_checks(studies)),
+        facts=_facts(store),
+        checks=(*_store_checks(store), *_checks(store)),
         distributions=distributions,
         sources=source_agreement(store),
         montage=_montage(store, distributions),
@@ -70,7 +72,8 @@ def quality_page(store: Store, failures: Sequence[Failure] = (), notes: Sequence
             "settings say error_checks: keep.",
             f"Outliers lie more than {ODD:g} robust standard deviations (by median and median deviation) from the "
             "median; volumes are compared on a logarithmic scale.",
-            *(() if store.table("organs").is_empty() else _ORGAN_NOTES),
+            *(() if _read(store.scan("organs").head(1)).is_empty() else _ORGAN_NOTES),
+            *([f"Of more than {MOST_DRAWN} values as many are drawn, at even ranks."] if done > MOST_DRAWN else ()),
             "The montage shows studies with outliers first, then others at even steps through the list.",
         ),
     )
@@ -80,18 +83,21 @@ def without_masks(store: Store) -> tuple[str, ...]:
     """Ids of the store's images that need organ masks and have none."""
     if not modality_in(store).needs_masks:
         return ()
-    lacking = store.table("studies").join(store.table("organs"), on="study_id", how="anti")
-    return tuple(lacking["study_id"].to_list())
+    lacking = store.scan("studies").join(store.scan("organs"), on="study_id", how="anti")
+    return tuple(_read(lacking.select("study_id"))["study_id"].sort().to_list())
+
+
+def _read(rows: pl.LazyFrame) -> pl.DataFrame:
+    """Rows of a store's tables, read piece by piece: the tables may be far larger than what is asked of them."""
+    return rows.collect(engine="streaming")
 
 
 def same_images(store: Store) -> tuple[tuple[str, ...], ...]:
     """Ids of studies that hold the same image though they are of different patients, group by group."""
-    studies = store.table("studies")
-    if "image_checksum" not in studies.columns:
-        return ()
-    known = studies.drop_nulls("image_checksum")
-    shared = known.group_by("image_checksum").agg(pl.col("study_id").sort(), pl.col("patient_id").n_unique())
-    return tuple(tuple(ids) for ids in shared.filter(pl.col("patient_id") > 1)["study_id"].sort().to_list())
+    known = store.scan("studies").drop_nulls("image_checksum").select("image_checksum", "study_id", "patient_id")
+    several = known.group_by("image_checksum").agg(pl.col("patient_id").n_unique()).filter(pl.col("patient_id") > 1)
+    shared = known.join(several, on="image_checksum", how="semi").group_by("image_checksum").agg("study_id")
+    return tuple(sorted(tuple(sorted(ids)) for ids in _read(shared)["study_id"].to_list()))
 
 
 def _store_checks(store: Store) -> tuple[CheckCount, ...]:
@@ -108,62 +114,67 @@ def _store_checks(store: Store) -> tuple[CheckCount, ...]:
     return tuple(found)
 
 
-def _facts(store: Store, studies: pl.DataFrame) -> tuple[Fact, ...]:
-    modality, reports, lesions = modality_in(store), store.table("reports"), store.table("lesions").height
-    views = studies.drop_nulls("view").group_by("view").len().sort("view")
+def _facts(store: Store) -> tuple[Fact, ...]:
+    modality, reports, studies = modality_in(store), store.scan("reports"), store.scan("studies")
+    lesions, findings = (_read(store.scan(name).select(pl.len())).item() for name in ("lesions", "findings"))
+    views = _read(studies.drop_nulls("view").group_by("view").len()).sort("view")
     splits = store.table("splits").group_by("split").len().sort("split")
 
-    def studies_in(table: pl.DataFrame) -> str:
-        return str(table["study_id"].n_unique())
+    def studies_in(table: pl.LazyFrame) -> str:
+        return str(_read(table.select(pl.col("study_id").n_unique())).item())
 
     masks = [
-        Fact("With organ masks", studies_in(store.table("organs"))),
+        Fact("With organ masks", studies_in(store.scan("organs"))),
         Fact("Without organ masks", str(len(without_masks(store)))),
     ]
     return (
-        Fact("Patients", str(studies["patient_id"].n_unique())),
+        Fact("Patients", str(_read(studies.select(pl.col("patient_id").n_unique())).item())),
         Fact("Grid", modality.grid(store.info.recipe), "the recipe's"),
         Fact("Recipe", store.info.recipe_hash, "hash of recipe and dictionaries"),
         *(Fact(f"View {name}", str(count)) for name, count in views.iter_rows()),
         *(masks if modality.needs_masks else ()),
-        *([Fact("With boxes", studies_in(store.table("regions")))] if modality.has_boxes else ()),
+        *([Fact("With boxes", studies_in(store.scan("regions")))] if modality.has_boxes else ()),
         Fact("With report", studies_in(reports)),
         Fact("With findings", studies_in(reports.filter(section="findings"))),
         Fact("With impression", studies_in(reports.filter(section="impression"))),
-        Fact("Findings", str(store.table("findings").height), "rows of findings.parquet"),
+        Fact("Findings", str(findings), "rows of findings.parquet"),
         *([Fact("Drawn findings", str(lesions), "rows of lesions.parquet")] if lesions else ()),
         *(Fact(f"Split {name}", f"{count} studies") for name, count in splits.iter_rows()),
     )
 
 
-def _checks(studies: pl.DataFrame) -> tuple[CheckCount, ...]:
-    checks_by_code: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for study_id, text in studies.select("study_id", "checks").iter_rows():
-        for check in json.loads(text or "[]"):
-            checks_by_code[check["severity"], check["code"]].append((study_id, check["message"]))
+def _checks(store: Store) -> tuple[CheckCount, ...]:
+    times: Counter[tuple[str, str]] = Counter()
+    studies: Counter[tuple[str, str]] = Counter()
+    first: dict[tuple[str, str], tuple[str, str]] = {}
+    noted = store.scan("studies").filter(pl.col("checks").fill_null("[]") != "[]").select("study_id", "checks")
+    for study_id, text in _read(noted).sort("study_id").iter_rows():
+        checks = json.loads(text)
+        for check in checks:
+            first.setdefault((check["severity"], check["code"]), (check["message"], study_id))
+        times.update((check["severity"], check["code"]) for check in checks)
+        studies.update({(check["severity"], check["code"]) for check in checks})
     rank = {"error": 0, "warning": 1, "info": 2}
-    order = sorted(checks_by_code.items(), key=lambda item: (rank[item[0][0]], -len(item[1]), item[0][1]))
+    order = sorted(times, key=lambda key: (rank[key[0]], -times[key], key[1]))
     return tuple(
-        CheckCount(code, severity, len({i for i, _ in found}), found[0][1], found[0][0])  # pyright: ignore[reportArgumentType]
-        for (severity, code), found in order
+        CheckCount(code, severity, studies[severity, code], *first[severity, code])  # pyright: ignore[reportArgumentType]
+        for severity, code in order
     )
 
 
-def _distributions(store: Store, studies: pl.DataFrame) -> tuple[Distribution, ...]:
-    modality, organs, rows = modality_in(store), load_organs(), store.table("organs")
-    read = studies.drop_nulls("source_spacing_mm")
-    sizes = [modality.size(*row) for row in read.select("source_shape", "source_spacing_mm").iter_rows()]
-    ids = read["study_id"].to_list()
-    made = [
-        _distribution(name, unit, ids, np.array([size[name, unit] for size in sizes], float))
-        for name, unit in (sizes[0] if sizes else ())
-    ]
+def _distributions(store: Store) -> tuple[Distribution, ...]:
+    modality, organs, rows = modality_in(store), load_organs(), store.scan("organs")
+    grids = store.scan("studies").drop_nulls("source_spacing_mm")
+    read = _read(grids.select("study_id", "source_shape", "source_spacing_mm")).sort("study_id")
+    ids, sizes = read["study_id"].to_list(), defaultdict[tuple[str, str], "array[float]"](lambda: array("d"))
+    for _, *grid in read.iter_rows():
+        for key, size in modality.size(*grid).items():
+            sizes[key].append(size)
+    made = [_distribution(name, unit, ids, np.array(values)) for (name, unit), values in sizes.items()]
     segmented = rows.filter(pl.col("organ").is_in([name for name in organs.names if organs.labels_of(name)]))
-    made.append(
-        _distribution("Organs found", "", *_columns(segmented.group_by("study_id").len().sort("study_id"), "len"))
-    )
+    made.append(_distribution("Organs found", "", *_columns(_read(segmented.group_by("study_id").len()), "len")))
     for name in modality.marked:
-        found = rows.filter(organ=name)
+        found = _read(rows.filter(organ=name).drop("organ", "^[xyz][01]$"))
         if found.is_empty():
             continue
         inside = found.filter(~pl.col("touches_border"))
@@ -175,6 +186,7 @@ def _distributions(store: Store, studies: pl.DataFrame) -> tuple[Distribution, .
 
 
 def _columns(table: pl.DataFrame, name: str) -> tuple[list[str], np.ndarray]:
+    table = table.sort("study_id")
     return table["study_id"].to_list(), table[name].to_numpy().astype(float)
 
 
@@ -182,7 +194,9 @@ def _distribution(name: str, unit: str, ids: list[str], values: np.ndarray, log:
     odd = oddness(np.log(np.maximum(values, 1e-3)) if log else values)
     worst = sorted((i for i in range(len(ids)) if odd[i] > ODD), key=lambda i: (-odd[i], ids[i]))
     outliers = tuple(Outlier(ids[i], float(values[i])) for i in worst[:MOST_OUTLIERS])
-    return Distribution(name, unit, tuple(values.tolist()), outliers)
+    ranks = np.linspace(0, len(values) - 1, MOST_DRAWN, dtype=int)
+    drawn = values if len(values) <= MOST_DRAWN else np.sort(values)[ranks]
+    return Distribution(name, unit, tuple(drawn.tolist()), outliers)
 
 
 def oddness(values: np.ndarray) -> np.ndarray:
