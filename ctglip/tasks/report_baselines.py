@@ -11,10 +11,14 @@ import polars as pl
 from jaxtyping import Bool, Float, Int
 
 from ctglip.evaluation.metrics import best_f1_threshold
-from ctglip.inference.feature_cache import OrganFeatures
+from ctglip.inference.feature_cache import organ_features_of
 from ctglip.inference.scoring import Dictionaries, Pair, Scorer
+from ctglip.models.release import Release
+from ctglip.store.tables import Store
+from ctglip.tasks.inputs import cached_features
 from ctglip.tasks.passages import Passages
 from ctglip.tasks.report_settings import Baseline
+from ctglip.tasks.settings import ReportConfig
 from ctglip.tasks.studies import TEST, TRAIN, VAL, Studies
 from ctglip.vocabulary.prompts import normal_prompts, positive_prompts
 
@@ -29,19 +33,23 @@ class PassageBaselines:
         passages: of the reports.
         studies: with their splits.
         training: rows of the training studies that are used.
-        found: the model's features of the organs that are written about.
+        study, organ: row and organ of each organ that can be read.
+        raw: the model's features of each.
         dictionaries: their words.
         least: training passages that an abnormality needs to be asked for.
-        scorer: the model's answers; None: it has none.
+        scorer, diagnosis: the model's answers, and what they are read from; None: it has none.
     """
 
     passages: Passages
     studies: Studies
     training: Int[np.ndarray, " n"]
-    found: OrganFeatures
+    study: Int[np.ndarray, " m"]
+    organ: np.ndarray
+    raw: Float[np.ndarray, "m d"]
     dictionaries: Dictionaries
     least: int
     scorer: Scorer | None = None
+    diagnosis: Float[np.ndarray, "m e"] | None = None
 
     def written(self, name: Baseline) -> pl.DataFrame | None:
         """study_id, organ, text of the test studies' organs; None where it cannot be had."""
@@ -55,44 +63,35 @@ class PassageBaselines:
         if texts is None:
             return None
         order = {organ: number for number, organ in enumerate(self.passages.organs)}
-        rows = sorted(texts, key=lambda n: (self._study[n], order[self._organ[n]]))
+        rows = sorted(texts, key=lambda n: (self.study[n], order[self.organ[n]]))
         return pl.DataFrame(
             {
-                "study_id": [self.found.instances[n].study_id for n in rows],
-                "organ": [str(self._organ[n]) for n in rows],
+                "study_id": [self.studies.study_ids[self.study[n]] for n in rows],
+                "organ": [str(self.organ[n]) for n in rows],
                 "text": [texts[n] for n in rows],
             },
             schema={"study_id": pl.String, "organ": pl.String, "text": pl.String},
         )
 
     @cached_property
-    def _study(self) -> Int[np.ndarray, " m"]:
-        row = {name: number for number, name in enumerate(self.studies.study_ids)}
-        return np.array([row[one.study_id] for one in self.found.instances], np.int64)
-
-    @cached_property
-    def _organ(self) -> np.ndarray:
-        return np.array([one.organ for one in self.found.instances], object)
-
-    @cached_property
     def _features(self) -> Float[np.ndarray, "m d"]:
         """Standardised within each organ by the training studies."""
-        features = self.found.embeddings.features.astype(np.float64)
+        features = self.raw.astype(np.float64)
         for organ in self.passages.organs:
-            rows = self._organ == organ
-            known = features[rows & np.isin(self._study, self.training)]
+            rows = self.organ == organ
+            known = features[rows & np.isin(self.study, self.training)]
             if len(known):
                 features[rows] = (features[rows] - known.mean(0)) / np.maximum(known.std(0), 1e-4)
         return features
 
     def _rows(self, split: str) -> Bool[np.ndarray, " m"]:
-        return np.isin(self._study, self.training if split == TRAIN else self.studies.of(split))
+        return np.isin(self.study, self.training if split == TRAIN else self.studies.of(split))
 
     def _normal_text(self, organ: str) -> str:
         return normal_prompts(self.dictionaries.organs[organ])[0]
 
     def _normal(self) -> dict[int, str]:
-        return {int(n): self._normal_text(self._organ[n]) for n in np.flatnonzero(self._rows(TEST))}
+        return {int(n): self._normal_text(self.organ[n]) for n in np.flatnonzero(self._rows(TEST))}
 
     def _neighbours(self) -> dict[int, str]:
         """The training study with the highest mean cosine similarity over the organs that both have."""
@@ -100,15 +99,15 @@ class PassageBaselines:
         count = len(self.studies.study_ids)
         total, shared = np.zeros((count, count)), np.zeros((count, count))
         for organ in self.passages.organs:
-            rows = np.flatnonzero(self._organ == organ)
-            owners = np.ix_(self._study[rows], self._study[rows])
+            rows = np.flatnonzero(self.organ == organ)
+            owners = np.ix_(self.study[rows], self.study[rows])
             total[owners] += unit[rows] @ unit[rows].T
             shared[owners] += 1
         mean = np.divide(total, shared, out=np.full_like(total, -np.inf), where=shared > 0)
         nearest = self.training[mean[:, self.training].argmax(1)]
         names = self.studies.study_ids
         return {
-            int(n): self.passages.texts.get((names[nearest[self._study[n]]], self._organ[n]), "")
+            int(n): self.passages.texts.get((names[nearest[self.study[n]]], self.organ[n]), "")
             for n in np.flatnonzero(self._rows(TEST))
         }
 
@@ -127,14 +126,14 @@ class PassageBaselines:
         affirmed = [
             {fact[:2] for fact in self.passages.facts.get(name, ()) if fact.status == "affirmed"} for name in names
         ]
-        return np.array([pair in affirmed[self._study[n]] for n in rows], np.int64)
+        return np.array([pair in affirmed[self.study[n]] for n in rows], np.int64)
 
     def _classified(self) -> dict[int, str]:
         """A logistic regression on the standardised features of each pair's organ."""
         from sklearn.linear_model import LogisticRegression
 
         def probabilities(pair: Pair, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"] | None:
-            known = np.flatnonzero(self._rows(TRAIN) & (self._organ == pair[0]))
+            known = np.flatnonzero(self._rows(TRAIN) & (self.organ == pair[0]))
             truth = self._truth(pair, known)
             if len(set(truth.tolist())) < 2 or not len(rows):
                 return None
@@ -145,10 +144,9 @@ class PassageBaselines:
 
     def _answered(self) -> dict[int, str] | None:
         """The model's own zero-shot answers."""
-        scorer = self.scorer
-        if scorer is None:
+        scorer, diagnosis = self.scorer, self.diagnosis
+        if scorer is None or diagnosis is None:
             return None
-        diagnosis = self.found.embeddings.diagnosis
 
         def probabilities(pair: Pair, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
             return scorer.calibration.probabilities(scorer.differences(diagnosis[rows], [pair])[:, 0])
@@ -161,7 +159,7 @@ class PassageBaselines:
         """The dictionary's sentences of what is answered yes to, by the threshold with the best F1 on validation."""
         said: dict[int, list[str]] = {int(n): [] for n in np.flatnonzero(self._rows(TEST))}
         for pair in self.pairs:
-            here = self._organ == pair[0]
+            here = self.organ == pair[0]
             val, test = np.flatnonzero(self._rows(VAL) & here), np.flatnonzero(self._rows(TEST) & here)
             scores = probabilities(pair, np.concatenate([val, test]))
             if scores is None:
@@ -170,7 +168,36 @@ class PassageBaselines:
             organ, abnormality = self.dictionaries.organs[pair[0]], self.dictionaries.abnormalities[pair[1]]
             for n in test[scores[len(val) :] >= (_EVEN if threshold is None else threshold)]:
                 said[int(n)].append(positive_prompts(abnormality, organ)[0])
-        return {n: " ".join(texts) or self._normal_text(self._organ[n]) for n, texts in said.items()}
+        return {n: " ".join(texts) or self._normal_text(self.organ[n]) for n, texts in said.items()}
+
+
+def frozen_baselines(
+    store: Store,
+    release: Release,
+    config: ReportConfig,
+    studies: Studies,
+    passages: Passages,
+    dictionaries: Dictionaries,
+    rows: Int[np.ndarray, " n"],
+) -> PassageBaselines:
+    """The baselines of a model as it was, which need no head where it has none."""
+    least = config.report.least
+    if not release.aligned:
+        read = cached_features(store, release, studies, config)
+        organ = np.array(read.bags.organs, object)[read.bags.organ]
+        return PassageBaselines(
+            passages, studies, rows, read.bags.study, organ, read.features.cpu().numpy(), dictionaries, least
+        )
+    found = organ_features_of(
+        store, release, studies.study_ids, passages.organs, batch=config.fit.encode, threads=config.fit.threads
+    )
+    number = {name: row for row, name in enumerate(studies.study_ids)}
+    study = np.array([number[one.study_id] for one in found.instances], np.int64)
+    organ = np.array([one.organ for one in found.instances], object)
+    return PassageBaselines(
+        passages, studies, rows, study, organ, found.embeddings.features, dictionaries, least, Scorer(release),
+        found.embeddings.diagnosis,
+    )  # fmt: skip
 
 
 def written_baselines(baselines: PassageBaselines, names: Sequence[Baseline]) -> dict[Baseline, pl.DataFrame]:

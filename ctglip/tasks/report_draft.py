@@ -131,7 +131,9 @@ class ReportDrafter:
 
     def __init__(self, folder: Path) -> None:
         self.writer = load_writer(folder / "head")
-        self.pipeline = Pipeline(load_release(folder))
+        release = load_release(folder)
+        release.check_aligned()
+        self.pipeline = Pipeline(release)
         self.writer.to(self.pipeline.reader.device)
         dictionaries = self.pipeline.dictionaries
         self.parser = get_parser(dictionaries.organs, dictionaries.abnormalities)

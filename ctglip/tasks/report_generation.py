@@ -20,15 +20,21 @@ from ctglip.errors import CohortError
 from ctglip.evaluation.bootstrap import interval_of
 from ctglip.evaluation.text_metrics import WORDNET, has_wordnet
 from ctglip.inference.encoding import Inputs, evaluating, read_organs
-from ctglip.inference.feature_cache import check_recipe, organ_features_of
-from ctglip.inference.scoring import Dictionaries, Scorer, dictionaries_of
+from ctglip.inference.feature_cache import check_recipe
+from ctglip.inference.scoring import Dictionaries, dictionaries_of
 from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.lora import add_lora
 from ctglip.reports.contradictions import first_sound
 from ctglip.reports.parser import get_parser
 from ctglip.store.tables import Store
 from ctglip.tasks.base import Initialization, Task, TaskBatch, TaskObjective, in_batches, save_tuned_release
-from ctglip.tasks.inputs import CachedFeatures, OrganInputs, inputs_by_name, readable_organs, tuning_reader
+from ctglip.tasks.inputs import (
+    CachedFeatures,
+    OrganInputs,
+    inputs_by_name,
+    readable_organs,
+    tuning_reader,
+)
 from ctglip.tasks.network import (
     BAG_ORGAN,
     BAG_STUDY,
@@ -40,7 +46,7 @@ from ctglip.tasks.network import (
     tuned_release,
 )  # fmt: skip
 from ctglip.tasks.passages import Passages, read_passages
-from ctglip.tasks.report_baselines import PassageBaselines, written_baselines
+from ctglip.tasks.report_baselines import PassageBaselines, frozen_baselines, written_baselines
 from ctglip.tasks.report_scores import Draws, PassageJudge, clinical_f1
 from ctglip.tasks.report_settings import WritingSettings
 from ctglip.tasks.report_writer import OrganWriter, PassagePieces, build_writer, pieces_for, save_writer
@@ -133,11 +139,7 @@ class ReportGeneration(Task[ReportConfig]):
         inputs, problems = inputs_by_name(store, initializations, studies, config, callbacks)
 
         def baselines(rows: Int[np.ndarray, " n"]) -> PassageBaselines:
-            found = organ_features_of(
-                store, release, studies.study_ids, passages.organs, batch=config.fit.encode, threads=config.fit.threads
-            )
-            scorer = Scorer(release) if release.aligned else None
-            return PassageBaselines(passages, studies, rows, found, dictionaries, settings.least, scorer)
+            return frozen_baselines(store, release, config, studies, passages, dictionaries, rows)
 
         return cls(config, studies.with_problems(problems), passages, inputs, dictionaries, baselines)
 
