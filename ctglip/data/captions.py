@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt64
 
 from ctglip.data.samples import NO_TEXT
 from ctglip.data.sampling import Rows
@@ -30,6 +30,8 @@ CaptionKind = Literal["abnormal", "normal", "silent"]
 _REMEMBERED = 2_000
 """Captions whose false texts are remembered."""
 _NONE = np.zeros(0, dtype=np.int64)
+_WORD = 64
+"""Bits of a whole number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,23 +385,24 @@ class _Affirmed:
         self.finding_texts = finding_texts
         self.totals = np.array([finding.total for finding in finding_texts])
         self._numbers = {name: number for number, name in enumerate(names)}
-        self._holds = np.zeros((len(finding_texts), len(names) + 1), dtype=np.float32)
+        holds = np.zeros((len(finding_texts), _WORD * (1 + len(names) // _WORD)), dtype=bool)
         for row, finding in enumerate(finding_texts):
-            self._holds[row, [self._numbers.get(name, -1) for name in finding.names]] = 1
+            holds[row, [self._numbers.get(name, -1) for name in finding.names]] = True
+        self._holds = np.ascontiguousarray(np.packbits(holds, axis=1).view(np.uint64).T)
 
     def within(self, names: Set[str]) -> Rows:
         """Those that affirm nothing but some abnormalities."""
-        others = 1 - self._marked(names)
-        return np.flatnonzero(self._holds @ others == 0)
+        return np.flatnonzero(np.bitwise_or.reduce(self._holds & ~self._marked(names)) == 0)
 
     def touching(self, names: Set[str]) -> Rows:
         """Those that affirm any of some abnormalities."""
-        return np.flatnonzero(self._holds @ self._marked(names))
+        return np.flatnonzero(np.bitwise_or.reduce(self._holds & self._marked(names)))
 
-    def _marked(self, names: Set[str]) -> Float[np.ndarray, " a"]:
-        found = np.zeros(self._holds.shape[1], dtype=np.float32)
-        found[[self._numbers[name] for name in names if name in self._numbers]] = 1
-        return found
+    def _marked(self, names: Set[str]) -> UInt64[np.ndarray, "words 1"]:
+        """A bit for each name, as in ``_holds``: one more than there are names is for those of other organs."""
+        found = np.zeros(_WORD * len(self._holds), dtype=bool)
+        found[[self._numbers[name] for name in names if name in self._numbers]] = True
+        return np.packbits(found).view(np.uint64)[:, None]
 
 
 @dataclass(frozen=True)

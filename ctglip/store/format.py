@@ -7,6 +7,7 @@
     STORE/<table>.parquet            the studies' rows, over all studies, sorted by study_id
     STORE/splits.parquet             which patient is in which split
     STORE/journal.sqlite             what preprocessing did; written by its driver alone
+    STORE/derived/, STORE/cache/     what training and evaluation computed from the others; can be deleted
 
 Everything but ``splits.parquet`` and ``journal.sqlite`` can be rebuilt from the studies.
 """

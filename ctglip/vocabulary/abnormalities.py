@@ -175,9 +175,14 @@ class AbnormalityDictionary:
         self[name]
         return self._descendants[name]
 
+    @cached_property
+    def _related(self) -> dict[str, frozenset[str]]:
+        return {name: self._ancestors[name] | self._descendants[name] | {name} for name in self.names}
+
     def related(self, name: str) -> frozenset[str]:
         """Itself, its ancestors and its descendants: where one is affirmed, none of them may be called false."""
-        return self.ancestors(name) | self.descendants(name) | {name}
+        self[name]
+        return self._related[name]
 
     def specialise(self, name: str, organ: str) -> str:
         """What a general word means in an organ: "cyst" in a kidney is a renal cyst; the name itself otherwise."""
