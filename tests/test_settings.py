@@ -315,7 +315,8 @@ def test_every_setting_of_finetuning_is_read_or_refused(
         fit = {"epochs": 1, "batch": 4, "device": "cpu"}
         labels = None if "segmentation" in name or "report" in name else stores[f"{kind}_labels"]
         results = {"draws": 10} if labels is None else {"draws": 10, "min_positives": 1}
-        own = {"seeds": [0], "fractions": [0.5, 1.0], "evaluate": results, "fit": fit, "scratch_fit": fit}
+        own: dict[str, Any] = {"segmentation": {"target": "lungs"}} if kind == "lungs" else {}
+        own |= {"seeds": [0], "fractions": [0.5, 1.0], "evaluate": results, "fit": fit, "scratch_fit": fit}
         config = validate(FinetuneConfig, merge(CONFIGS[name], own), name)
         config = config.model_copy(update={"optim": config.optim.model_copy(update={"warmup": 1})})
         with pytest.MonkeyPatch.context() as monkeypatch:

@@ -27,13 +27,15 @@ class MaskClass:
         name: as it was asked for.
         labels: numbers in the ``organs`` arrays; none of drawn findings.
         organ: that a drawn finding lies in; None: anywhere.
-        finding: an abnormality of the dictionary, or what its maker calls it; None of an organ.
+        finding: an abnormality of the dictionary, what its maker calls it, or a region; None of an organ.
+        boxes: a finding of which a box alone is known is that whole box, as published protocols of radiographs have it.
     """
 
     name: str
     labels: tuple[int, ...] = ()
     organ: str | None = None
     finding: str | None = None
+    boxes: bool = False
 
     @property
     def is_organ(self) -> bool:
@@ -41,14 +43,15 @@ class MaskClass:
         return self.finding is None
 
     def draws(self, lesion: LesionAnnotation) -> bool:
-        """Whether a drawn finding is of this class; boxes alone draw no voxels."""
+        """Whether a drawn finding is of this class."""
         named = self.finding in (lesion.abnormality, lesion.theirs)
-        return named and lesion.layer is not None and self.organ in (None, lesion.organ)
+        return named and (self.boxes or lesion.layer is not None) and self.organ in (None, lesion.organ)
 
 
 def mask_classes(names: Sequence[str], store: Store, organs: OrganDictionary) -> tuple[MaskClass, ...]:
     """The classes of some names: organs of the dictionary, then findings that the store has drawn, by abnormality, by
-    ``organ:abnormality``, or by what their maker calls them.
+    ``organ:abnormality``, or by what their maker calls them; on radiographs also regions that have boxes
+    (``lung_opacity``).
 
     Raises:
         VocabularyError: code ``unknown_target``: neither, with the nearest names; a name twice; an organ that no mask
@@ -68,7 +71,7 @@ def _mask_class(name: str, store: Store, organs: OrganDictionary) -> MaskClass:
     organ, _, finding = name.rpartition(":")
     drawn = drawn_findings(store)
     if finding in drawn and (not organ or organ in organs):
-        return MaskClass(name, (), organ or None, finding)
+        return MaskClass(name, (), organ or None, finding, store.info.modality == "cxr")
     near = difflib.get_close_matches(name, (*organs.names, *drawn), n=3, cutoff=0.5)
     has = f"it has drawn {', '.join(sorted(drawn)[:6])}" if drawn else "it has none that are drawn"
     raise VocabularyError(
@@ -79,16 +82,19 @@ def _mask_class(name: str, store: Store, organs: OrganDictionary) -> MaskClass:
 
 
 def drawn_findings(store: Store) -> frozenset[str]:
-    """What the store's drawn findings are called, by the dictionary and by their makers."""
+    """What the store's drawn findings are called, by the dictionary and by their makers; of radiographs regions too."""
     lesions = store.table("lesions")
-    drawn = lesions.filter(lesions["layer"].is_not_null())
-    return frozenset(name for column in ("abnormality", "theirs") for name in drawn[column].drop_nulls())
+    if store.info.modality == "cxr":
+        regions = frozenset(store.table("regions")["region"])
+    else:
+        lesions, regions = lesions.filter(lesions["layer"].is_not_null()), frozenset()
+    return regions.union(*(lesions[column].drop_nulls() for column in ("abnormality", "theirs")))
 
 
 def class_map(
     study: StudyReader, classes: Sequence[MaskClass], undrawn: Undrawn = "empty"
-) -> UInt8[np.ndarray, "x y z"] | None:
-    """The class of each voxel of a study, from 1 in their order, 0 elsewhere; a later class lies on an earlier one.
+) -> UInt8[np.ndarray, ...] | None:
+    """The class of each voxel or pixel of a study, from 1 in their order, 0 elsewhere; a later one lies on an earlier.
 
     Args:
         undrawn: of a study without any drawn finding: none is there (``empty``), or nobody looked (``leave_out``).
@@ -98,7 +104,7 @@ def class_map(
     """
     lesions = study.lesions()
     finding_asked = any(not one.is_organ for one in classes)
-    if finding_asked and undrawn == "leave_out" and not lesions:
+    if finding_asked and undrawn == "leave_out" and not lesions and not study.regions():
         return None
     organs = study.organs() if any(one.is_organ for one in classes) else None
     if organs is None and any(one.is_organ for one in classes):
@@ -109,6 +115,10 @@ def class_map(
             assert organs is not None
             found[np.isin(organs, one.labels)] = number
         for lesion in filter(one.draws, lesions):
-            x0, x1, y0, y1, z0, z1 = lesion.box
-            found[x0:x1, y0:y1, z0:z1][study.lesion_mask(lesion)] = number
+            box = lesion.box
+            within = tuple(slice(low, high) for low, high in zip(box[::2], box[1::2], strict=True))
+            found[within][study.lesion_mask(lesion)] = number
+        for region in study.regions() if one.boxes else ():
+            if region.name == one.finding:
+                found[region.row0 : region.row1, region.column0 : region.column1] = number
     return found

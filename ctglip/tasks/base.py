@@ -114,7 +114,7 @@ class Task(ABC, Generic[C]):
         head_file: name of the files of ``head/``.
     """
 
-    score: ClassVar[str]
+    score: str
     from_labels: ClassVar[bool] = False
     head_file: ClassVar[str] = "head"
 

@@ -1,10 +1,15 @@
-"""Segmentation: an organ is drawn on radiographs by a head on a radiograph model's encoder; its truth is the store's
-masks. The metric is Dice."""
+"""Segmentation: an organ or a drawn finding on radiographs, by a head on a radiograph model's encoder; its truth is
+what the store has drawn. The metric is Dice, of which published protocols have several:
+
+``dice_pos``: the mean over radiographs that show the target. ``dice_all``: over all radiographs; one that does not show
+it counts 1 if nothing was drawn and else 0 (MGCA's, which averages batches: ``dice_batches``). ``mdice``: target and
+rest, each over the pixels of all radiographs (BenchX's).
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -29,17 +34,19 @@ from ctglip.inference.feature_cache import check_recipe
 from ctglip.inference.model_readers import reader_of
 from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.release import Release, load_release
+from ctglip.store.mask_classes import class_map, mask_classes
 from ctglip.store.tables import Store
 from ctglip.tasks.base import (
     Initialization,
     Task,
     TaskBatch,
+    TaskObjective,
     in_batches,
     save_head,
     save_tuned_release,
 )  # fmt: skip
 from ctglip.tasks.results import BootstrapPatients, FinishedRun, TaskResults, compare_runs
-from ctglip.tasks.segmentation_heads import MaskAgreement, SegmentationNetwork, compare_masks, mask_loss
+from ctglip.tasks.segmentation_heads import SegmentationNetwork, compare_masks, pooled_dice, segmentation_loss
 from ctglip.tasks.settings import SegmentationConfig, SegmentationTaskSettings
 from ctglip.tasks.studies import TEST, TRAIN, VAL, Studies
 from ctglip.tasks.targets import UnusedInput
@@ -48,21 +55,20 @@ from ctglip.types import Failure, Interval
 from ctglip.vocabulary.organs import load_organs
 
 MaskedRadiograph = tuple[CxrInput, Bool[np.ndarray, "e e"] | None]
-"""A radiograph, and where an organ is on its pixels; None where it has no masks."""
+"""A radiograph, and where the target is on its pixels; None where nobody drew it."""
 _COUNTS = ("tp", "fp", "fn", "tn")
 
 
 class Segmentation(Task[SegmentationConfig]):
-    """One organ on radiographs.
+    """One thing on radiographs.
 
     Args:
         config: of the fine-tuning.
         studies: radiographs that have masks.
-        images: each radiograph, and where the organ is on its pixels.
+        images: each radiograph, and where the target is on its pixels.
         size: of the windows that the model reads.
     """
 
-    score = "dice_all"
     head_file = "segmentation"
 
     def __init__(
@@ -73,7 +79,7 @@ class Segmentation(Task[SegmentationConfig]):
         size: int,
     ) -> None:
         super().__init__(config, studies)
-        self.images, self.size = images, size
+        self.images, self.size, self.score = images, size, config.segmentation.score
 
     @classmethod
     def open(
@@ -87,14 +93,14 @@ class Segmentation(Task[SegmentationConfig]):
         """Read radiographs and masks."""
         for one in initializations:
             check_recipe(store, one.release)
-        release, organ = initializations[0].release, config.segmentation.organ
-        numbers = sorted(load_organs(release.organ_dictionary / "organs.yaml").labels_of(organ))
+        release, settings = initializations[0].release, config.segmentation
         window = _window(release)
+        wanted = mask_classes([settings.target], store, load_organs(release.organ_dictionary / "organs.yaml"))
 
         def load(name: str, _: Sequence[str]) -> list[MaskedRadiograph]:
             study = store.study(name)
-            image, organs = cxr_input(study.image(), window), study.organs()
-            mask = None if organs is None else resized(np.isin(organs, numbers).astype(np.float32), image.pixels.shape)
+            image, drawn = cxr_input(study.image(), window), class_map(study, wanted, settings.undrawn)
+            mask = None if drawn is None else resized(drawn.astype(np.float32), image.pixels.shape)
             return [(image, None if mask is None else mask >= 0.5)]
 
         capacity = int(config.fit.keep_gb * 1e9 / (3 * stored_edge(window) ** 2))
@@ -103,7 +109,7 @@ class Segmentation(Task[SegmentationConfig]):
         found = {
             name: None if mask is None else bool(mask.any()) for name, (_, mask) in images.readable(progress=progress)
         }
-        return cls(config, _masked_studies(store, found, images.failures, organ), images, window.size)
+        return cls(config, _masked_studies(store, found, images.failures, settings.target), images, window.size)
 
     def network(self, initialization: Initialization, rows: Int[np.ndarray, " n"]) -> SegmentationNetwork:  # noqa: ARG002
         """The model's encoder, left as it is by ``mode: probe``, and a head."""
@@ -114,10 +120,9 @@ class Segmentation(Task[SegmentationConfig]):
             encoder.load_pretrained()
         return SegmentationNetwork(encoder, self.config.segmentation, initialization.mode == "probe")
 
-    def loss(self, rows: Int[np.ndarray, " n"]) -> partial[Tensor]:  # noqa: ARG002
-        """Focal loss and Dice."""
-        settings = self.config.segmentation
-        return partial(mask_loss, focal=settings.focal, gamma=settings.gamma)
+    def loss(self, rows: Int[np.ndarray, " n"]) -> Callable[[Tensor, Tensor], Tensor]:  # noqa: ARG002
+        """As the settings say."""
+        return segmentation_loss(self.config.segmentation)
 
     def batch(
         self,
@@ -144,6 +149,29 @@ class Segmentation(Task[SegmentationConfig]):
         empty = np.concatenate([one.empty for one in found])
         return pl.DataFrame({**columns, "empty": empty, **dict(zip(_COUNTS, counts.T, strict=True))})
 
+    def measure(self, objective: TaskObjective, initialization: Initialization) -> dict[str, float]:
+        """The Dice that is compared, on the validation split."""
+        rows = self.studies.of(VAL)
+        table, alone = self.predict(objective.network, initialization, rows), np.ones((1, 1))
+        return {f"val_{self.score}": float(self._dice(table, np.zeros(len(rows), np.int64), alone)[self.score][0])}
+
+    def draws(self, run: FinishedRun, patients: BootstrapPatients) -> Float[np.ndarray, " draws"]:
+        """The Dice that is compared, in each draw of the patients."""
+        return self._dice(run.table("scores"), patients.numbers, patients.weights)[self.score]
+
+    def _dice(
+        self, table: pl.DataFrame, numbers: Int[np.ndarray, " n"], weights: Float[np.ndarray, "draws patients"]
+    ) -> dict[str, Float[np.ndarray, " draws"]]:
+        """Each kind of Dice in each draw."""
+        dice, empty = table["dice"].to_numpy(), table["empty"].to_numpy()
+        counts = np.zeros((weights.shape[1], len(_COUNTS)))
+        np.add.at(counts, numbers, table.select(_COUNTS).to_numpy())
+        return {
+            "dice_all": weighted_mean(dice, numbers, weights),
+            "dice_pos": weighted_mean(dice[~empty], numbers[~empty], weights),
+            "mdice": pooled_dice(weights @ counts),
+        }
+
     def results(self, runs: Sequence[FinishedRun]) -> TaskResults:
         """Dice with intervals over patients, and paired differences."""
         patients = BootstrapPatients.of(self.studies, self.config.evaluate)
@@ -151,16 +179,18 @@ class Segmentation(Task[SegmentationConfig]):
 
         def more(seeds: Sequence[FinishedRun]) -> dict[str, Interval | float]:
             tables = [run.table("scores") for run in seeds]
-            dice = np.mean([table["dice"].to_numpy() for table in tables], axis=0)
-            positive = weighted_mean(dice[~empty], patients.numbers[~empty], patients.weights)
-            counts = [table.select(_COUNTS).to_numpy() for table in tables]
-            mdice = float(np.mean([MaskAgreement(dice, empty, each).mdice for each in counts]))
-            return {"dice_pos": interval_of(positive), "mdice": mdice}
+            each = [self._dice(table, patients.numbers, patients.weights) for table in tables]
+            found: dict[str, Interval | float] = {
+                name: interval_of(np.mean([one[name] for one in each], axis=0))
+                for name in each[0]
+                if name != self.score
+            }
+            return found | {"dice_batches": float(np.mean([_batch_mean(t, self.config.fit.batch) for t in tables]))}
 
         settings, size = self.config.segmentation, self.size
         compared = compare_runs(runs, lambda run: self.draws(run, patients), f"val_{self.score}", more)
         about = (
-            f"Dice of {settings.organ} by the head {settings.head}, on windows of {size} x {size} pixels; "
+            f"Dice of {settings.target} by the head {settings.head}, on windows of {size} x {size} pixels; "
             f"{int(empty.sum())} of {len(empty)} test radiographs do not show it."
         )
         return TaskResults(
@@ -194,6 +224,12 @@ class Segmentation(Task[SegmentationConfig]):
         return results
 
 
+def _batch_mean(table: pl.DataFrame, size: int) -> float:
+    """The mean over batches of their means: the last one, which may be smaller, counts as much."""
+    dice = table["dice"].to_numpy()
+    return float(np.mean([dice[start : start + size].mean() for start in range(0, len(dice), size)]))
+
+
 def _window(release: Release) -> CxrInputSettings:
     """How a model reads radiographs in fine-tuning."""
     reader = reader_of(release, features_only=True)
@@ -220,11 +256,13 @@ def windows(
     return TaskBatch(inputs, torch.from_numpy(np.stack(targets)[:, None].astype(np.float32)))
 
 
-def _masked_studies(store: Store, found: Mapping[str, bool | None], failures: Sequence[Failure], organ: str) -> Studies:
+def _masked_studies(
+    store: Store, found: Mapping[str, bool | None], failures: Sequence[Failure], target: str
+) -> Studies:
     """The radiographs that have masks.
 
     Args:
-        found: whether each radiograph shows the organ; None where it has no masks.
+        found: whether each radiograph shows the target; None where it has no masks.
     """
     patients = dict(store.table("studies").select("study_id", "patient_id").iter_rows())
     splits = dict(store.table("splits").select("study_id", "split").iter_rows())
@@ -239,10 +277,10 @@ def _masked_studies(store: Store, found: Mapping[str, bool | None], failures: Se
     for split in (TRAIN, VAL, TEST):
         if not any(found[name] for name in names if splits[name] == split):
             raise CohortError(
-                f"No radiograph of the split {split!r} has a mask of {organ} ({len(problems)} radiographs could not "
+                f"No radiograph of the split {split!r} has a mask of {target} ({len(problems)} radiographs could not "
                 f"be used).",
                 code="empty_split",
-                fix="Give the cohort masks before preprocessing, or name another organ (segmentation.organ).",
+                fix="Give the cohort masks before preprocessing, or name another target (segmentation.target).",
             )
     return Studies((), names, np.zeros((len(names), 0), np.float32), *of, tuple(problems))
 
@@ -261,7 +299,8 @@ class OrganSegmenter:
         if not (folder / "head" / "segmentation.json").is_file():
             raise ModelError(f"{folder} holds no head/segmentation.json.", fix="Name a folder of a segmentation.")
         about: dict[str, Any] = read_json(folder / "head" / "segmentation.json")
-        about.pop("frozen", None)  # written by earlier versions
+        about.pop("frozen", None)  # written by earlier versions, as is ``organ``
+        about = {"target" if name == "organ" else name: value for name, value in about.items()}
         self.settings = SegmentationTaskSettings.model_validate(about)
         self.release = load_release(folder)
         self.network = SegmentationNetwork(self.release.model.encoder, self.settings, frozen=True).eval()

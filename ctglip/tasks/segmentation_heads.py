@@ -1,4 +1,4 @@
-"""Heads that segment an organ on radiographs from an encoder's features, their loss, and how masks are compared.
+"""Heads that segment one thing on radiographs from an encoder's features, their loss, and how masks are compared.
 
 The loss is that of MGCA's public code: ten times the focal loss minus the logarithm of the soft Dice.
 """
@@ -6,8 +6,9 @@ The loss is that of MGCA's public code: ten times the focal loss minus the logar
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -83,6 +84,35 @@ class SETRHead(nn.Module):
         return _enlarged(self.end(x), shape)
 
 
+class UPerNetHead(nn.Module):
+    """Transformers' UPerNet on an encoder's levels; in training a second answer from the last but one level alone,
+    where it is asked for.
+
+    Args:
+        channels: of the encoder's levels, fine to coarse.
+        width: channels of the head.
+        auxiliary: there is a second answer.
+    """
+
+    def __init__(self, channels: tuple[int, ...], width: int, auxiliary: bool) -> None:
+        super().__init__()
+        from transformers import UperNetConfig
+        from transformers.models.upernet.modeling_upernet import UperNetFCNHead, UperNetHead
+
+        config = UperNetConfig(hidden_size=width, auxiliary_channels=max(width // 2, 8))
+        config.num_labels = 1
+        self.main = UperNetHead(config, in_channels=list(channels))
+        second = max(len(channels) - 2, 0)
+        self.second = UperNetFCNHead(config, in_channels=list(channels), in_index=second) if auxiliary else None
+
+    def forward(self, features: VisionFeatures, shape: tuple[int, ...]) -> Float[Tensor, "b k h w"]:
+        """Logits of every pixel; in training those of the second answer beside them."""
+        logits = [self.main(features.levels)]
+        if self.second is not None and self.training:
+            logits.append(self.second(features.levels))
+        return torch.cat([_enlarged(one, shape) for one in logits], dim=1)
+
+
 class HeadOnEncoder(nn.Module):
     """An encoder, which learns or is left as it is, and a head on its features.
 
@@ -121,14 +151,34 @@ class SegmentationNetwork(HeadOnEncoder):
     """
 
     def __init__(self, encoder: Encoder, settings: SegmentationTaskSettings, frozen: bool) -> None:
-        width, unet = settings.width, settings.head == "unet"
-        head = UNetHead(encoder.level_channels, width) if unet else SETRHead(encoder.token_dim, width)
-        super().__init__(encoder, head, frozen)
+        super().__init__(encoder, _head(encoder, settings), frozen)
 
-    def forward(self, inputs: Mapping[str, Tensor], studies: int) -> Float[Tensor, "b 1 h w"]:  # noqa: ARG002
-        """Logits of every pixel of ``images``."""
+    def forward(self, inputs: Mapping[str, Tensor], studies: int) -> Float[Tensor, "b k h w"]:  # noqa: ARG002
+        """Logits of every pixel of ``images``; in training those of a second answer beside them."""
         images = inputs["images"]
         return self.head(self.features(images), tuple(images.shape[2:]))
+
+
+def _head(encoder: Encoder, settings: SegmentationTaskSettings) -> nn.Module:
+    width = settings.width
+    if settings.head == "upernet":
+        return UPerNetHead(encoder.level_channels, width, settings.auxiliary > 0)
+    unet = settings.head == "unet"
+    return UNetHead(encoder.level_channels, width) if unet else SETRHead(encoder.token_dim, width)
+
+
+def segmentation_loss(settings: SegmentationTaskSettings) -> Callable[[Tensor, Tensor], Tensor]:
+    """``loss(logits [b, k, h, w], masks [b, 1, h, w])``: of the first answer, and of the second with its weight."""
+    single: Callable[[Tensor, Tensor], Tensor] = F.binary_cross_entropy_with_logits
+    if settings.loss == "focal_dice":
+        single = partial(mask_loss, focal=settings.focal, gamma=settings.gamma)
+
+    def both(logits: Tensor, masks: Tensor) -> Tensor:
+        loss = single(logits[:, :1].float(), masks.float())
+        second = logits[:, 1:]
+        return loss + settings.auxiliary * single(second.float(), masks.float()) if second.shape[1] else loss
+
+    return both
 
 
 def mask_loss(
@@ -157,12 +207,15 @@ class MaskAgreement:
     empty: Bool[np.ndarray, " n"]
     counts: Float[np.ndarray, "n 4"]
 
-    @property
-    def mdice(self) -> float:
-        """Mean of the Dice of the organ and of the rest, each over the pixels of all radiographs."""
-        tp, fp, fn, tn = self.counts.sum(0)
-        both = [2 * hit / max(2 * hit + fp + fn, 1.0) for hit in (tp, tn)]
-        return float(np.mean(both))
+
+def pooled_dice(counts: Float[np.ndarray, "draws 4"]) -> Float[np.ndarray, " draws"]:
+    """mDice: the mean of the Dice of the target and of the rest, each over the pixels of all radiographs.
+
+    Args:
+        counts: sums of ``MaskAgreement.counts``.
+    """
+    tp, fp, fn, tn = counts.T
+    return np.mean([2 * hit / np.maximum(2 * hit + fp + fn, 1.0) for hit in (tp, tn)], axis=0)
 
 
 def compare_masks(predicted: Bool[np.ndarray, "n h w"], truth: Bool[np.ndarray, "n h w"]) -> MaskAgreement:

@@ -126,23 +126,40 @@ class EvalSettings(Settings):
 
 
 class SegmentationTaskSettings(Settings):
-    """A head that segments one organ (or lesion) on radiographs; its truth is the store's ``organs``.
+    """A head that segments one thing on radiographs; its truth is what the store has drawn.
 
     Attributes:
-        organ: name in the dictionary; its voxels and those of its parts.
+        target: an organ of the dictionary (its pixels and those of its parts in the store's masks); a drawn finding
+            (``pneumothorax``), where only boxes are known as its boxes; or a region with boxes (``lung_opacity``).
+        undrawn: what a radiograph without any drawn finding means: ``empty``: it has none; ``leave_out``: nobody
+            looked.
         head: ``unet``: from the encoder's levels, with skips. ``setr``: from its tokens, progressively enlarged.
-        width: channels of the U-Net's finest step, or of SETR's first (halved at each step).
+            ``upernet``: from its levels, pooled at four sizes (arXiv 1807.10221).
+        width: channels of the U-Net's finest step, of SETR's first (halved at each step), or of UPerNet.
+        auxiliary: weight of the same loss on a second answer, from the last but one level alone (UPerNet).
+        loss: ``focal_dice``: the focal loss minus the logarithm of the soft Dice; ``ce``: cross entropy.
         focal: weight of the focal loss beside the logarithm of the soft Dice.
         gamma: of the focal loss.
         threshold: probability from which on a pixel belongs to it.
+        score: the Dice that is compared: ``dice_all``, ``dice_pos`` or ``mdice``, see ``tasks.segmentation``; all are
+            told.
     """
 
-    organ: str = "lungs"
-    head: Literal["unet", "setr"] = "unet"
+    target: str = "lungs"
+    undrawn: Undrawn = "empty"
+    head: Literal["unet", "setr", "upernet"] = "unet"
     width: int = Field(default=64, ge=8)
+    auxiliary: float = Field(default=0.0, ge=0)
+    loss: Literal["focal_dice", "ce"] = "focal_dice"
     focal: float = Field(default=10.0, ge=0)
     gamma: float = Field(default=2.0, ge=0)
     threshold: float = Field(default=0.5, gt=0, lt=1)
+    score: Literal["dice_all", "dice_pos", "mdice"] = "dice_all"
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        found = {} if self.head == "upernet" else {"auxiliary": f"head is {self.head}"}
+        return found | (dict.fromkeys(("focal", "gamma"), "loss is ce") if self.loss == "ce" else {})
 
 
 class CtSegmentationTaskSettings(Settings):
@@ -200,8 +217,9 @@ class FinetuneConfig(RootSettings):
     """One fine-tuning, as far as all tasks share it; each task has a class of its own (``CONFIGS``).
 
     Attributes:
-        task: what is learned: ``classification``: columns of a label table; ``segmentation``: an organ on radiographs;
-            ``ct_segmentation``: organs and drawn findings on scans; ``report``: the passages of reports.
+        task: what is learned: ``classification``: columns of a label table; ``segmentation``: an organ or a drawn
+            finding on radiographs; ``ct_segmentation``: organs and drawn findings on scans; ``report``: the passages of
+            reports.
         mode: ``probe``: one linear layer on frozen features. ``head``: the diagnosis head and the linear layer on
             frozen features. ``lora``: also low-rank updates of the encoder. ``full``: everything.
         baselines: other initializations with the same labels and seeds: ``scratch`` (random weights, always trained in
@@ -327,7 +345,7 @@ class ReportConfig(OrganTaskConfig):
 
 
 class SegmentationConfig(FinetuneConfig):
-    """An organ on radiographs: ``probe`` trains a head on a frozen encoder.
+    """An organ or a drawn finding on radiographs: ``probe`` trains a head on a frozen encoder.
 
     Attributes:
         segmentation: what is segmented, and how.

@@ -12,16 +12,16 @@ from experiments.command import run_ctglip
 
 SIZES: dict[bool, dict[str, Any]] = {
     True: {"pretrain": 10, "labelled": 14, "steps": 4, "epochs": 2, "seeds": [0], "fractions": [1.0]},
-    False: {"pretrain": 60, "labelled": 48, "steps": 150, "epochs": 10, "seeds": [0, 1, 2], "fractions": [0.25, 1.0]},
+    False: {"pretrain": 60, "labelled": 48, "steps": 150, "epochs": 12, "seeds": [0, 1, 2], "fractions": [0.5]},
 }
 """Studies of the two cohorts, steps of the pretraining, epochs of every fit, seeds, and shares of the labels; by
 ``--quick``."""
-TARGETS = ["liver", "spleen", "kidneys", "gallbladder", "urinary_bladder"]
+TARGETS = ["liver", "spleen", "kidneys"]
 SPACING = [6, 6, 6]
-GRID = [48, 48, 48]
+GRID, PATCH = [48, 48, 48], [32, 32, 32]
 ORGANS = ["liver", "spleen", "kidney_left", "kidney_right", "gallbladder", "urinary_bladder"]
 FIT = {"patience": 0, "batch": 2}
-OPTIM = {"lr": 0.004, "warmup": 5, "weight_decay": 0.01}
+OPTIM = {"lr": 0.01, "warmup": 5, "weight_decay": 0.01}
 
 
 def flags(changes: dict[str, Any]) -> list[str]:
@@ -58,9 +58,9 @@ def tuned(out: Path, run: Path, store: Path, size: dict[str, Any]) -> dict[str, 
     folder, fit = out / "segmented", {**FIT, "epochs": size["epochs"]}
     if not (folder / "results.json").is_file():
         own = {
-            "segmentation.targets": TARGETS, "segmentation.width": 8, "segmentation.overlap": 0.25,
-            "segmentation.val_scans": 2, "fractions": size["fractions"], "seeds": size["seeds"],
-            "fit": fit, "scratch_fit": fit, "optim": OPTIM, "scratch_optim": OPTIM,
+            "segmentation.targets": TARGETS, "segmentation.width": 8, "segmentation.overlap": 0.0,
+            "segmentation.val_scans": 1, "segmentation.patch": PATCH, "fractions": size["fractions"],
+            "seeds": size["seeds"], "fit": fit, "scratch_fit": fit, "optim": OPTIM, "scratch_optim": OPTIM,
         }  # fmt: skip
         resume = ["--resume"] if (folder / "environment.json").is_file() else []
         run_ctglip("finetune", run, store, folder, "--config", "finetune/ct_segmentation", "--baseline", "scratch",

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ctglip.config import load_settings, validate
+from ctglip.config import load_settings, load_tree, merge, validate
 from ctglip.cxr.picture import Radiograph
 from ctglip.cxr.standardize import standardize_radiograph
 from ctglip.errors import ConfigError, CTGLIPError
@@ -21,14 +21,22 @@ from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.encoders.vit import ViTSettings
 from ctglip.models.release import load_release
 from ctglip.store.format import StoreInfo
+from ctglip.store.mask_classes import class_map, mask_classes
 from ctglip.store.splits import SplitSettings, assign_splits
 from ctglip.store.study import SourceGrid, StudyRecord, write_study
 from ctglip.store.tables import Store, compact, create_store
 from ctglip.tasks.segmentation import OrganSegmenter
-from ctglip.tasks.segmentation_heads import SegmentationNetwork, compare_masks, mask_loss
+from ctglip.tasks.segmentation_heads import (
+    SegmentationNetwork,
+    compare_masks,
+    mask_loss,
+    pooled_dice,
+    segmentation_loss,
+)
 from ctglip.tasks.settings import FinetuneConfig, SegmentationTaskSettings
 from ctglip.tasks.tuning import finetune
 from ctglip.training.callbacks import Callbacks
+from ctglip.types import LesionAnnotation, Region, Standardized
 from ctglip.vocabulary.organs import load_organs
 from tests.inference.tiny_cxr import RECIPE, cxr_release, saved
 from tests.training.tiny import write_word_bert
@@ -123,7 +131,9 @@ def test_dice_by_hand() -> None:
     found = compare_masks(said, truth)
     assert found.dice.tolist() == [0.5, 0.0, 1.0, 1.0]
     assert found.empty.tolist() == [False, True, True, False]
-    assert found.mdice == pytest.approx((2 * 5 / (2 * 5 + 2 + 1) + 2 * 8 / (2 * 8 + 2 + 1)) / 2)
+    assert pooled_dice(found.counts.sum(0)[None])[0] == pytest.approx(
+        (2 * 5 / (2 * 5 + 2 + 1) + 2 * 8 / (2 * 8 + 2 + 1)) / 2
+    )
 
 
 def test_lungs_are_found_and_drawn_again_from_the_folder(lungs: Store, models, tmp_path: Path) -> None:
@@ -190,12 +200,12 @@ def test_a_run_that_was_stopped_goes_on(lungs: Store, models, tmp_path: Path) ->
         finetune(models["cnn"], lungs.path, tmp_path / "a", None, settings)
     again = finetune(models["cnn"], lungs.path, tmp_path / "a", None, settings, resume=True)
     assert again == finetune(models["cnn"], lungs.path, tmp_path / "b", None, settings)
-    assert math.isfinite(again.points[0].more["mdice"])
+    assert math.isfinite(again.points[0].more["mdice"].value)
 
 
 def test_what_cannot_be_is_said(lungs: Store, models, tmp_path: Path) -> None:
     with pytest.raises(CTGLIPError, match="No radiograph of the split 'train' has a mask of heart"):
-        finetune(models["cnn"], lungs.path, tmp_path / "a", None, config(segmentation={"organ": "heart"}))
+        finetune(models["cnn"], lungs.path, tmp_path / "a", None, config(segmentation={"target": "heart"}))
     with pytest.raises(CTGLIPError, match="trained on CT scans"):
         finetune(models["scans"], lungs.path, tmp_path / "b", None, config())
     with pytest.raises(ConfigError, match="learns from the store"):
@@ -206,3 +216,112 @@ def test_shipped_configs_are_what_they_say() -> None:
     unet, setr = (load_settings(FinetuneConfig, Path(f"finetune/cxr_segmentation_{n}")) for n in ("unet", "setr"))
     assert (unet.task, unet.segmentation.head, unet.mode) == ("segmentation", "unet", "probe")
     assert (setr.segmentation.head, setr.segmentation.width, setr.fit.batch) == ("setr", 512, 16)
+
+
+def write_opacities(path: Path, radiographs: int = 24) -> Store:
+    """Radiographs of which two of three show a bright patch: a region's box, a finding's box, a finding's mask."""
+    info = StoreInfo(modality="cxr", recipe=RECIPE.model_dump(mode="json"), recipe_hash=RECIPE.hash)
+    store, rng = create_store(path, info), np.random.default_rng(0)
+    for number in range(radiographs):
+        image, mask = rng.normal(30000, 500, (64, 64)), np.zeros((64, 64), np.uint8)
+        boxes, lesions, layers = (), (), ()
+        if number % 3:
+            row, column = rng.integers(12, 36, 2)
+            image[row : row + 14, column : column + 14] += 20000
+            mask[row : row + 14, column + 2 : column + 12] = 1
+            edges = tuple(int(n) for n in (row, row + 14, column, column + 14))
+            boxes = (Region("lung_opacity", *edges),)
+            inner = tuple(int(n) for n in (row, row + 14, column + 2, column + 12))
+            lesions = (LesionAnnotation(None, "pneumothorax", "air", inner, 0, 1),
+                       LesionAnnotation(None, "lung_nodule", "Nodule/Mass", edges))  # fmt: skip
+            layers = (mask,)
+        made = Standardized(image.astype(np.uint16), None, np.eye(4), regions=boxes)
+        name = f"o{number:03d}"
+        write_study(path, StudyRecord(name, f"p{number:03d}", made, name, RECIPE.hash, lesions=lesions,
+                                      lesion_layers=layers, row={"modality": "cxr", "view": "pa"}))  # fmt: skip
+    compact(store)
+    assign_splits(store, SplitSettings(fractions=(0.5, 0.25, 0.25)))
+    return Store.open(path)
+
+
+@pytest.fixture(scope="module")
+def opacities(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return write_opacities(tmp_path_factory.mktemp("opacities") / "store")
+
+
+def test_boxes_and_masks_of_findings_are_truth(opacities: Store) -> None:
+    study, organs = opacities.study("o001"), load_organs()
+    area = {}
+    for name in ("lung_opacity", "pneumothorax", "air", "lung_nodule", "Nodule/Mass"):
+        found = class_map(study, mask_classes([name], opacities, organs))
+        assert found is not None
+        area[name] = int(found.sum())
+    assert area == {"lung_opacity": 196, "pneumothorax": 140, "air": 140, "lung_nodule": 196, "Nodule/Mass": 196}
+    (box,) = study.regions()
+    found = class_map(study, mask_classes(["lung_opacity"], opacities, organs))
+    assert found is not None
+    assert found[box.row0 : box.row1, box.column0 : box.column1].all()
+    (target,) = mask_classes(["pneumothorax"], opacities, organs)
+    empty = class_map(opacities.study("o000"), (target,))
+    assert empty is not None
+    assert not empty.any()
+    assert class_map(opacities.study("o000"), (target,), "leave_out") is None
+    with pytest.raises(CTGLIPError, match="Nearest names: pneumothorax"):
+        mask_classes(["pneumotorax"], opacities, organs)
+
+
+@pytest.mark.parametrize("protocol", ["siim_mgca", "rsna_mgca", "siim_benchx", "rsna_benchx"])
+def test_published_protocols_run_on_what_they_are_of(opacities: Store, models, tmp_path: Path, protocol: str) -> None:
+    fit = {"epochs": 1, "patience": 0, "batch": 4, "device": "cpu"}
+    tree = load_tree(Path(f"finetune/cxr_segmentation_{protocol}"))
+    small = {"fit": fit, "seeds": [0], "evaluate": {"draws": 10}, "segmentation": {"width": 16}, "scratch_fit": fit}
+    settings = validate(FinetuneConfig, merge(tree, small), protocol)
+    results = finetune(models["cnn"], opacities.path, tmp_path, None, settings)
+    benchx = protocol.endswith("benchx")
+    assert results.metric == ("mdice" if benchx else "dice_all")
+    (point,) = results.points
+    others = {"dice_all", "dice_pos", "mdice"} - {results.metric}
+    assert point.more.keys() == others | {"dice_batches"}
+    assert "3 of 6 test radiographs do not show it" in results.notes[0]
+    scores = pl.read_parquet(tmp_path / "scores.parquet")
+    tp, fp, fn, tn = (scores[name].sum() for name in ("tp", "fp", "fn", "tn"))
+    mdice = (2 * tp / max(2 * tp + fp + fn, 1) + 2 * tn / (2 * tn + fp + fn)) / 2
+    found = results.score if benchx else point.more["mdice"]
+    assert found.value == pytest.approx(mdice)
+    dice = scores["dice"].to_numpy()
+    size = settings.fit.batch
+    assert point.more["dice_batches"] == pytest.approx(np.mean([dice[:size].mean(), dice[size:].mean()]))
+    head = json.loads((tmp_path / "head" / "segmentation.json").read_text())
+    assert head["head"] == ("upernet" if benchx else "unet")
+    assert OrganSegmenter(tmp_path).draw(opacities, "o001").shape == (64, 64)
+
+
+def test_upernet_answers_twice_in_training_and_once_after() -> None:
+    encoder = build_encoder(CNNSettings(spatial_dims=2, widths=(8, 16, 32), blocks=(0, 1, 1), groups=4), 1)
+    settings = SegmentationTaskSettings(head="upernet", width=16, auxiliary=0.4, loss="ce")
+    network = SegmentationNetwork(encoder, settings, frozen=True).train()  # type: ignore[arg-type]
+    images, masks = torch.randn(2, 1, 48, 48), (torch.rand(2, 1, 48, 48) > 0.5).float()
+    said = network({"images": images}, 2)
+    assert said.shape == (2, 2, 48, 48)
+    each = [F.binary_cross_entropy_with_logits(one, masks) for one in said.split(1, dim=1)]
+    torch.testing.assert_close(segmentation_loss(settings)(said, masks), each[0] + 0.4 * each[1])
+    segmentation_loss(settings)(said, masks).backward()
+    assert all(p.grad is not None for p in network.head.parameters())
+    assert network.eval()({"images": images}, 2).shape == (2, 1, 48, 48)
+
+
+def test_settings_that_nothing_reads_are_refused() -> None:
+    with pytest.raises(ConfigError, match="auxiliary is set"):
+        config(segmentation={"auxiliary": 0.4})
+    with pytest.raises(ConfigError, match="focal is set"):
+        config(segmentation={"loss": "ce", "focal": 5.0})
+
+
+def test_a_head_of_before_names_an_organ(lungs: Store, models, tmp_path: Path) -> None:
+    fit = {"epochs": 1, "patience": 0, "batch": 8, "device": "cpu"}
+    finetune(models["cnn"], lungs.path, tmp_path, None, config(fit=fit))
+    file = tmp_path / "head" / "segmentation.json"
+    about = json.loads(file.read_text())
+    before = {"organ": about["target"], **{k: about[k] for k in ("head", "width", "focal", "gamma", "threshold")}}
+    file.write_text(json.dumps(before))
+    assert OrganSegmenter(tmp_path).settings.target == "lungs"
