@@ -166,12 +166,15 @@ class _Join:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """See ``join_captions``."""
-        entries = [unpacked_json(part["entries"]) for part in self.parts]
-        maps = [np.zeros(len(one["profiles"]), dtype=np.int32) for one in entries]
-        for mirrored in (False, True):
-            for one, numbers in zip(entries, maps, strict=True):
-                self._add_profiles(one, numbers, mirrored)
-        possible = [self._numbered(self.possible, [tuple(self._codes(n)) for n in one["possible"]]) for one in entries]
+        maps: list[np.ndarray] = []
+        possible: list[np.ndarray] = []
+        for part in self.parts:  # one at a time: as Python objects they are large
+            entries = unpacked_json(part["entries"])
+            maps.append(np.zeros(len(entries["profiles"]), dtype=np.int32))
+            self._add_profiles(entries, maps[-1], mirrored=False)
+            possible.append(self._numbered(self.possible, [tuple(self._codes(n)) for n in entries["possible"]]))
+        for part, numbers in zip(self.parts, maps, strict=True) if self.rules.mirrored else ():
+            self._add_profiles(unpacked_json(part["entries"]), numbers, mirrored=True)
         arrays = {}
         for column in self.parts[0]:
             if column != "entries":
