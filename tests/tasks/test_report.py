@@ -75,7 +75,7 @@ def test_reports_say_what_the_images_show(tuned: Path) -> None:
     assert load_release(tuned).provenance["finetuned"]["task"] == "report"
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_images_of_other_patients_give_the_prior(
     run: Path, tiny: tuple[Store, Path], tmp_path: Path, seed: int
 ) -> None:
