@@ -231,6 +231,20 @@ def save_tuned_release(folder: Path, release: Release, mode: str, results: TaskR
     save_release(folder, release, reference_text_encoder=not release.text_hash)
 
 
+def save_tuned_encoder(
+    folder: Path, initialization: Initialization, encoder: nn.Module, frozen: bool, results: TaskResults
+) -> None:
+    """Write an initialization's model with its image encoder as it is now; what was measured of one that learned is
+    left out."""
+    release = copy.copy(initialization.release)
+    model = copy.deepcopy(release.model)
+    model.encoder.load_state_dict(encoder.state_dict())
+    release.model = model.cpu().eval()
+    if not frozen:
+        release.calibration, release.familiarity = {}, None
+    save_tuned_release(folder, release, initialization.mode, results)
+
+
 def in_batches(rows: Int[np.ndarray, " n"], size: int) -> Iterator[Int[np.ndarray, " b"]]:
     """Some rows after the others."""
     yield from (rows[start : start + size] for start in range(0, len(rows), size))

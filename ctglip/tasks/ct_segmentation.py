@@ -27,7 +27,7 @@ from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.release import Release
 from ctglip.store.mask_classes import MaskClass, class_map, mask_classes
 from ctglip.store.tables import Store
-from ctglip.tasks.base import Initialization, Task, TaskBatch, TaskObjective, save_head, save_tuned_release
+from ctglip.tasks.base import Initialization, Task, TaskBatch, TaskObjective, save_head, save_tuned_encoder
 from ctglip.tasks.ct_patches import Edges, PatchVolume, patch_batch, patch_volume
 from ctglip.tasks.ct_segmentation_network import CtSegmentationNetwork, segment_volume, supervised_loss
 from ctglip.tasks.ct_segmentation_scores import SCORES, compare_classes
@@ -289,13 +289,7 @@ class CtSegmentation(Task[CtSegmentationConfig]):
     ) -> TaskResults:
         """``out/model`` with the encoder as it is now, ``out/head`` with the decoder, its classes and its grid."""
         assert isinstance(network, CtSegmentationNetwork)
-        release = copy.copy(initialization.release)
-        model = copy.deepcopy(release.model)
-        model.encoder.load_state_dict(network.encoder.state_dict())
-        release.model = model.cpu().eval()
-        if not network.frozen:
-            release.calibration, release.familiarity = {}, None
-        save_tuned_release(out / "model", release, initialization.mode, results)
+        save_tuned_encoder(out / "model", initialization, network.encoder, network.frozen, results)
         settings = self.config.segmentation.model_copy(
             update={"spacing_mm": self.grid.spacing_mm, "patch": self.grid.patch}
         )

@@ -43,7 +43,7 @@ from ctglip.tasks.base import (
     TaskObjective,
     in_batches,
     save_head,
-    save_tuned_release,
+    save_tuned_encoder,
 )  # fmt: skip
 from ctglip.tasks.results import BootstrapPatients, FinishedRun, TaskResults, compare_runs
 from ctglip.tasks.segmentation_heads import SegmentationNetwork, compare_masks, pooled_dice, segmentation_loss
@@ -213,13 +213,7 @@ class Segmentation(Task[SegmentationConfig]):
     ) -> TaskResults:
         """``out/model`` with the encoder as it is now, ``out/head``."""
         assert isinstance(network, SegmentationNetwork)
-        release = copy.copy(initialization.release)
-        model = copy.deepcopy(release.model)
-        model.encoder.load_state_dict(network.encoder.state_dict())
-        release.model = model.cpu().eval()
-        if not network.frozen:
-            release.calibration = {}
-        save_tuned_release(out / "model", release, initialization.mode, results)
+        save_tuned_encoder(out / "model", initialization, network.encoder, network.frozen, results)
         save_head(out / "head", self.head_file, network.head, self.config.segmentation.model_dump(mode="json"))
         return results
 
