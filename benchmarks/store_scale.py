@@ -5,6 +5,8 @@
     python benchmarks/store_scale.py --studies 2000 --files     studies on disk, which ``store verify`` looks at
     python benchmarks/store_scale.py --quick                    all three, small: under three minutes
 
+``--json FILE`` keeps the figures.
+
 Each row is that of a chest scan: 90 organs, 28 findings, a report. CPU seconds are those of the process, whatever else
 the machine does; memory is the most that it held.
 """
@@ -46,7 +48,7 @@ def main() -> None:
     parser.add_argument("--files", action="store_true", help="studies on disk, and what looks at them")
     parser.add_argument("--copied", action="store_true", help="rows that are not parsed: for memory, not for CPU")
     parser.add_argument("--quick", action="store_true", help="all of it at small numbers")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--json", type=Path, default=None, help="file for the figures")
     parser.add_argument("--folder", type=Path, default=None, help="where to work (default: a temporary folder)")
     options = parser.parse_args()
     found: dict[str, Any] = {}
@@ -59,7 +61,9 @@ def main() -> None:
         if options.quick or options.files:
             studies = QUICK_FILES if options.quick else options.studies
             found["checks"] = in_a_process(checks, studies, Path(name) / "checks")
-    print(json.dumps(found, indent=2) if options.json else told(found))
+    print(told(found))
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def told(found: dict[str, Any]) -> str:
