@@ -110,7 +110,8 @@ def report(out: Path, quick: bool) -> dict[str, Any]:
     affirmed = {point["initialization"]: point["more"]["affirmed_f1"]["value"] or 0.0 for point in points}
     share = affirmed["run"] / affirmed["zero_shot"] if affirmed["zero_shot"] else None
     seconds = time.perf_counter() - start
-    lines.append(f"affirmed F1 is {share or float('nan'):.2f} of that of zero-shot answers.")
+    if share is not None:
+        lines.append(f"affirmed F1 is {share:.2f} of that of zero-shot answers.")
     print_line("\n".join([*lines, f"{results['patients']} test patients; {seconds:.0f} s."]))
     kept = {key: results[key] for key in ("differences", "patients", "studies", "notes")}
     return {"size": size, "seconds": seconds, "share_of_zero_shot": share, "points": points, **kept}
