@@ -12,10 +12,11 @@ from jaxtyping import Int
 
 from ctglip.data.augment import AugmentationParameters, AugmentSettings, augment_crop, draw_augmentations
 from ctglip.data.caption_tables import CaptionTable
-from ctglip.data.captions import Negatives, OrganCaptions, draw_text
+from ctglip.data.captions import OrganCaptions, draw_text
 from ctglip.data.collate import column, integer_column
 from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.data.dataset import LoaderBatch, TextDataset, TextIds, names_of, number_texts
+from ctglip.data.false_texts import Negatives
 from ctglip.data.organ_crops import CacheSettings, open_crops
 from ctglip.data.rendering import CropStack
 from ctglip.data.samples import NO_TEXT, OrganSample

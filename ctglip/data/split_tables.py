@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int
 
-from ctglip.data.caption_tables import CaptionRules, CaptionTable, caption_part, join_captions
+from ctglip.data.caption_parts import CaptionRules, caption_part, join_captions
+from ctglip.data.caption_tables import CaptionTable
 from ctglip.data.crops import CropSettings
 from ctglip.data.derived import Arrays, derived
 from ctglip.data.instances import InstanceTable, instance_arrays

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ctglip.cxr.sentence_regions import SECTIONS
-from ctglip.data.caption_tables import SILENT, CaptionRules, Taught
+from ctglip.data.caption_parts import SILENT, CaptionRules
+from ctglip.data.caption_tables import Taught
 from ctglip.data.collate import column, joined, owners
 from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.dataset import LoaderBatch, TextDataset, TextIds

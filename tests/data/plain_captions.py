@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ctglip.data.caption_tables import CaptionRules, Reports
+from ctglip.data.caption_parts import CaptionRules, Reports
 from ctglip.data.captions import Caption, CaptionBuilder, FindingTexts, OrganCaptions, Paraphrases
 from ctglip.data.mirror import Mirror
 from ctglip.data.samples import NO_TEXT

@@ -14,16 +14,12 @@ import polars as pl
 import pytest
 
 from ctglip.data import split_tables
-from ctglip.data.caption_tables import (
-    CaptionRules,
-    CaptionTable,
-    Reports,
-    caption_part,
-    join_captions,
-)
-from ctglip.data.captions import Negatives, OrganCaptions, draw_text
+from ctglip.data.caption_parts import CaptionRules, Reports, caption_part, join_captions
+from ctglip.data.caption_tables import CaptionTable
+from ctglip.data.captions import OrganCaptions, draw_text
 from ctglip.data.crops import CropSettings
 from ctglip.data.derived import derived
+from ctglip.data.false_texts import Negatives
 from ctglip.data.instances import InstanceTable, instance_arrays
 from ctglip.data.organ_crops import instances_of
 from ctglip.data.organs import CropDataSettings, OrganDataset

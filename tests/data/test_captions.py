@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctglip.data.captions import NO_TEXT, Negatives, OrganCaptions, draw_text
+from ctglip.data.captions import NO_TEXT, OrganCaptions, draw_text
+from ctglip.data.false_texts import Negatives
 from ctglip.reports.parser import ReportParser
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import load_abnormalities
@@ -228,7 +229,7 @@ def test_what_is_kept_of_negatives_changes_nothing(book: CaptionBook, monkeypatc
     order = [0, 1, 2, 1, 0, 2]
 
     def drawn(kept: int) -> list[list[int]]:
-        monkeypatch.setattr("ctglip.data.captions._REMEMBERED", kept)
+        monkeypatch.setattr("ctglip.data.false_texts._REMEMBERED", kept)
         negatives, rng = Negatives(wordings), np.random.default_rng(0)
         return [negatives.draw(captions[number], 4, 0.5, rng).tolist() for number in order]
 

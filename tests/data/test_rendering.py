@@ -11,7 +11,8 @@ import torch
 from ctglip.config import validate
 from ctglip.data import rendering
 from ctglip.data.augment import AugmentationParameters, augment_crop
-from ctglip.data.caption_tables import CaptionRules, CaptionTable, caption_part, join_captions
+from ctglip.data.caption_parts import CaptionRules, caption_part, join_captions
+from ctglip.data.caption_tables import CaptionTable
 from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.data.organs import CropDataSettings, OrganTexts
 from ctglip.data.rendering import CropStack, render

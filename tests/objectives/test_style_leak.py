@@ -22,7 +22,8 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ctglip.data.captions import NO_TEXT, Negatives, OrganCaptions, Paraphrases, draw_text
+from ctglip.data.captions import NO_TEXT, OrganCaptions, Paraphrases, draw_text
+from ctglip.data.false_texts import Negatives
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
 from ctglip.reports.parser import ReportParser
 from ctglip.simulation.study import SimulationSettings, simulate_study

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ctglip.config import merge, validate
-from ctglip.data.caption_tables import CaptionRules, CaptionTable, caption_part, join_captions
+from ctglip.data.caption_parts import CaptionRules, caption_part, join_captions
+from ctglip.data.caption_tables import CaptionTable
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.store.tables import Store
