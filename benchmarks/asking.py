@@ -46,7 +46,7 @@ def random_release() -> Release:
     from ctglip.models.region_readers import ModelInputs
     from ctglip.models.text import TextEncoderSettings
     from ctglip.resources import resource
-    from ctglip.training.recipe import PretrainConfig
+    from ctglip.training.pretrain_config import PretrainConfig
     from ctglip.vocabulary.abnormalities import load_abnormalities
     from ctglip.vocabulary.organs import load_organs
 

@@ -26,7 +26,7 @@ from ctglip.config import find_config, load_settings
 from ctglip.data.organs import CropDataSettings
 from ctglip.models.encoders import build_encoder
 from ctglip.models.encoders.base import Encoder
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 
 CONFIGS = (
     "small/ctglip_cnn",

@@ -43,7 +43,7 @@ from ctglip.training.assembly import Assembly, assemble
 from ctglip.training.checkpoint import TrainingState
 from ctglip.training.distributed import DistributedContext
 from ctglip.training.optim import build_optimizer
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.training.step import Stepper
 
 TENSORS = "pre-cropped tensors in memory"

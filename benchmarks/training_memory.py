@@ -26,7 +26,7 @@ from ctglip.objectives.text_contrast import OrganText
 from ctglip.training.checkpoint import TrainingState
 from ctglip.training.distributed import DistributedContext
 from ctglip.training.optim import build_optimizer
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.training.step import Stepper
 
 

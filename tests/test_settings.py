@@ -33,7 +33,7 @@ from ctglip.tasks.tuning import finetune
 from ctglip.training.assembly import assemble
 from ctglip.training.launch import pretrain
 from ctglip.training.optim import OptimSettings, build_optimizer
-from ctglip.training.recipe import DATA, PretrainConfig
+from ctglip.training.pretrain_config import DATA, PretrainConfig
 from ctglip.training.schedule import learning_rate
 from ctglip.training.trainer import LoopSettings
 from ctglip.training.validation import build_validation

@@ -88,7 +88,7 @@ def test_the_reference_covers_every_command_config_setting_and_code(pages: dict[
 def test_settings_are_described_where_their_class_says_what_they_are() -> None:
     from generate import configs
 
-    from ctglip.training.recipe import PretrainConfig
+    from ctglip.training.pretrain_config import PretrainConfig
 
     said = configs.described(PretrainConfig)
     assert said["seed"] == "of weights, batches, texts and augmentations."

@@ -22,7 +22,7 @@ Changes = Annotated[list[str] | None, typer.Option("--set", help="Change a setti
 def settings_class(kind: str) -> type[Settings]:
     """The root settings class of a config's ``kind:``."""
     if kind == "pretrain":
-        from ctglip.training.recipe import PretrainConfig
+        from ctglip.training.pretrain_config import PretrainConfig
 
         return PretrainConfig
     if kind == "evaluate":

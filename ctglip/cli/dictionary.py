@@ -37,7 +37,7 @@ def build(
     from ctglip.cohort import read_cohort
     from ctglip.errors import ReportError
     from ctglip.files import write_text
-    from ctglip.reports.cohorts import report_of, with_reports
+    from ctglip.reports.cohort_reports import report_of, with_reports
     from ctglip.reports.mining import mine, proposals_text
     from ctglip.types import Failure
 

@@ -37,7 +37,7 @@ def parse(
         _parse_cohort(Path(source), out, as_json, llm, llm_url)
         return
     from ctglip.errors import CTGLIPError
-    from ctglip.reports.cohorts import decoded
+    from ctglip.reports.cohort_reports import decoded
     from ctglip.reports.parser import get_parser
     from ctglip.reports.view import readable
 
@@ -100,7 +100,7 @@ def _parse_cohort(path: Path, out: Path | None, as_json: bool, llm: str | None, 
     from ctglip.errors import CTGLIPError
     from ctglip.files import atomic_path
     from ctglip.places import writable_file
-    from ctglip.reports.cohorts import by_rules, cohort_findings, with_reports
+    from ctglip.reports.cohort_reports import by_rules, cohort_findings, with_reports
     from ctglip.table_files import no_formulas
 
     if out is None or out.suffix not in (".csv", ".parquet"):

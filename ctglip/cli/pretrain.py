@@ -40,7 +40,7 @@ def pretrain(
     from ctglip.config import load_settings
     from ctglip.training.launch import failed_studies
     from ctglip.training.launch import pretrain as run_pretraining
-    from ctglip.training.recipe import PretrainConfig
+    from ctglip.training.pretrain_config import PretrainConfig
 
     settings = load_settings(PretrainConfig, config, changes or ())
     first = os.environ.get("RANK", "0") == "0"

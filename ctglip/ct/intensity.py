@@ -1,4 +1,4 @@
-"""From stored numbers to Hounsfield units, and windows over them."""
+"""From stored numbers to Hounsfield units."""
 
 from __future__ import annotations
 
@@ -128,8 +128,3 @@ def _finite(values: np.ndarray, slope: float, intercept: float, where: str) -> t
     filled = np.where(wrong, (AIR_HU - intercept) / slope, values)
     message = f"{share:.2%} of the voxels are NaN or infinite and were set to {AIR_HU} HU."
     return filled, [QualityCheck("not_finite", "warning", message, share)]
-
-
-def window(hu: np.ndarray, low: float, high: float) -> np.ndarray:
-    """float32 in 0..1: HU from ``low`` to ``high``, clipped."""
-    return np.clip((hu.astype(np.float32) - low) / (high - low), 0, 1)

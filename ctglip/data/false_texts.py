@@ -29,7 +29,7 @@ class Negatives:
     Args:
         paraphrases: (organ, abnormality) -> how it is affirmed.
         strategy: ``none`` and ``batch`` draw nothing here, ``random`` draws from all abnormalities, ``same_organ`` from
-            this organ's, ``hierarchy`` likewise, but what is easily mistaken more often.
+            this organ's, ``confusable`` likewise, but what is easily mistaken more often.
     """
 
     def __init__(self, paraphrases: Mapping[tuple[str, str], Paraphrases], strategy: Strategy = "same_organ") -> None:
@@ -59,7 +59,7 @@ class Negatives:
         return np.array(out, dtype=np.int64)
 
     def _of(self, captions: OrganCaptions) -> _False:
-        near = captions.near if self.strategy == "hierarchy" else None
+        near = captions.near if self.strategy == "confusable" else None
         key = (captions.organ, captions.hard, captions.others, near, self._elsewhere(captions))
         if key not in self._false:
             if len(self._false) >= _REMEMBERED:
@@ -85,7 +85,7 @@ class Negatives:
             denied = np.append(denied, len(affirmed.finding_texts) + np.array(also, dtype=np.int64))
             affirmed = _Affirmed((*affirmed.finding_texts, *apart), ())
         weights = affirmed.totals[rows]
-        if self.strategy == "hierarchy":
+        if self.strategy == "confusable":
             weights[np.isin(rows, affirmed.touching(captions.near))] *= CONFUSABLE_WEIGHT
         sums = np.cumsum(weights)
         return _False(affirmed.finding_texts, rows, sums / sums[-1:], np.searchsorted(rows, denied))

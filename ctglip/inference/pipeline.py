@@ -88,7 +88,7 @@ class Pipeline(Answerer):
             masks: organ masks; for a scan without any TotalSegmentator is run. Of a radiograph: a picture of organ
                 numbers or of two lungs; organs are found by the boxes around them.
             everything: ask, after the questions, for every abnormality of the dictionary of every organ that the model
-                was trained on (``Answer.seen`` says whether it has seen that abnormality there).
+                was trained on (``Answer.taught`` says whether it has seen that abnormality there).
             regions: boxes in a radiograph's pixels: a file as ``cxr.regions.read_regions`` reads it, or the boxes.
             prompts: sentences of one's own, ``"liver: The liver shows a large mass."``: each organ's similarity with
                 them, and its rank among the dictionary's sentences; no probability.

@@ -45,7 +45,7 @@ from ctglip.objectives.base import (
     StepContext,
     StepReport,
 )
-from ctglip.objectives.report import effective_rank, pair_similarity
+from ctglip.objectives.step_numbers import effective_rank, pair_similarity
 from ctglip.objectives.texts import Texts, positions
 
 _SAME: dict[str, PairTarget] = {"negative": identity, "positive": equal_key, "ignored": equal_ignored}

@@ -183,7 +183,7 @@ class Objective(nn.Module, ABC):
         """Put into the model what is to be released, after the last step; by default it is there."""
 
     def forward(self, batch: Any, context: StepContext = START) -> tuple[Losses, StepReport]:
-        """``compute(encode(batch))``: what a training step of one batch calls, also through DDP."""
+        """``compute(encode(batch))``: of a batch in one piece, as validation and accumulated gradients need it."""
         return self.compute(self.encode(batch), context)
 
 

@@ -15,12 +15,11 @@ from ctglip.errors import ConfigError
 from ctglip.losses.contrastive import alignment, sigmoid_pairs, soft_contrastive
 from ctglip.losses.targets import Block, PairTarget, equal_key, hierarchy_aware, identity
 from ctglip.objectives.base import BuildContext, LogitScale, ObjectiveSettings, StepReport
-from ctglip.objectives.report import effective_rank, pair_similarity
+from ctglip.objectives.step_numbers import effective_rank, pair_similarity
 from ctglip.vocabulary.negatives import Strategy
 
 SHOWN = 1024
 """Rows that the report looks at."""
-NegativeKind = Literal["none", "batch", "random", "same_organ", "hierarchy"]
 
 
 class ContrastSettings(ObjectiveSettings):
@@ -29,11 +28,11 @@ class ContrastSettings(ObjectiveSettings):
     Attributes:
         form: ``softmax`` (CLIP) or ``sigmoid`` (SigLIP; in-batch negatives alone).
         bias: of the sigmoid's logits at the start; it is learned.
-        targets: positives: the own text alone (``identity``), all texts with its key, or those while texts that may
-            be true of the image too are left out (``hierarchy``).
+        targets: positives: the own text alone (``identity``), all texts with its key (``equal_key``), or those, while
+            texts that may be true of the image too are no negatives: ``hierarchy``, in no shipped recipe.
         negatives: nothing but positives (``none``, a control that collapses), the texts of the ``batch``, or those
             and the dictionary's: of any organ (``random``), of the ``same_organ``, or of it and rather what is easily
-            mistaken for what the report affirms (``hierarchy``); never what the report affirms or suspects.
+            mistaken for what the report affirms (``confusable``); never what the report affirms or suspects.
         temperature: at the start, or for good where it is not learned.
         learn_temperature: whether it is learned.
         max_scale: largest inverse temperature; null: none is too large.
@@ -45,7 +44,7 @@ class ContrastSettings(ObjectiveSettings):
     form: Literal["softmax", "sigmoid"] = "softmax"
     bias: float = -10.0
     targets: Literal["identity", "equal_key", "hierarchy"] = "equal_key"
-    negatives: NegativeKind = "same_organ"
+    negatives: Strategy = "same_organ"
     temperature: float = 0.07
     learn_temperature: bool = True
     max_scale: float | None = 100.0
@@ -182,7 +181,7 @@ class Contrast(nn.Module):
         group: Tensor | None = None,
     ) -> StepReport:
         """Temperature, similarities, effective ranks, and the share of pairs (of different rows that are compared) that
-        are kept from being negatives because the text is or may be true; of the first rows where there are many."""
+        are no negatives, because the text is or may be true; of the first rows where there are many."""
         rows = torch.arange(len(image), device=image.device)
         rows = (rows if valid is None else rows[valid])[:SHOWN]
         image, text, key = image[rows], text[rows], key[rows]
@@ -199,7 +198,7 @@ class Contrast(nn.Module):
         if bool(others.any()):
             context = self._context(key)
             weights = self.target(Block(torch.arange(len(key), device=key.device), len(key), context, context))
-            numbers["false_negatives_masked"] = float((weights[others] != 0).float().mean())
+            numbers["not_negative_share"] = float((weights[others] != 0).float().mean())
         return numbers
 
     def _context(self, key: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ from ctglip.objectives.base import (
 )
 from ctglip.objectives.mim import all_channels, without_text
 from ctglip.objectives.mixture import weight_at
-from ctglip.objectives.report import effective_rank
+from ctglip.objectives.step_numbers import effective_rank
 
 _GLOBAL_VIEWS = 2
 

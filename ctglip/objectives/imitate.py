@@ -44,7 +44,7 @@ from ctglip.objectives.base import (
     StepReport,
 )
 from ctglip.objectives.mixture import weight_at
-from ctglip.objectives.report import effective_rank, pair_similarity
+from ctglip.objectives.step_numbers import effective_rank, pair_similarity
 from ctglip.objectives.texts import Texts, positions
 
 _FAMILIES = 2

@@ -37,7 +37,7 @@ from ctglip.objectives.base import (
     StepContext,
     StepReport,
 )
-from ctglip.objectives.report import effective_rank
+from ctglip.objectives.step_numbers import effective_rank
 
 
 class MimSettings(ObjectiveSettings):

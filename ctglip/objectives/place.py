@@ -33,9 +33,10 @@ from ctglip.objectives.base import (
     StepContext,
     StepReport,
 )
-from ctglip.objectives.contrast import Contrast, ContrastSettings, NegativeKind, check_report_contrast
+from ctglip.objectives.contrast import Contrast, ContrastSettings, check_report_contrast
 from ctglip.objectives.patches import PatchSettings, PatchTask
 from ctglip.objectives.texts import Texts, positions
+from ctglip.vocabulary.negatives import Strategy
 
 _SHOWN = 64
 """Studies that the report looks at."""
@@ -59,7 +60,7 @@ class PlaceSettings(ContrastSettings):
 
     name: Literal["place"] = "place"  # pyright: ignore[reportIncompatibleVariableOverride]
     targets: Literal["identity", "equal_key", "hierarchy"] = "equal_key"
-    negatives: NegativeKind = "batch"
+    negatives: Strategy = "batch"
     instance_weight: float = 1.0
     batch_weight: float = 1.0
     sentence_weight: float = 1.0

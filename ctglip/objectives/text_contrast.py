@@ -35,12 +35,12 @@ from ctglip.objectives.contrast import (
     Contrast,
     ContrastSettings,
     KeyFindings,
-    NegativeKind,
     check_report_contrast,
     key_findings,
 )
-from ctglip.objectives.report import accuracy
+from ctglip.objectives.step_numbers import accuracy
 from ctglip.objectives.texts import Texts, positions
+from ctglip.vocabulary.negatives import Strategy
 
 
 class TextContrast(Objective):
@@ -194,7 +194,7 @@ class OrganQuerySettings(ContrastSettings):
     """
 
     name: Literal["organ_query"] = "organ_query"  # pyright: ignore[reportIncompatibleVariableOverride]
-    negatives: NegativeKind = "batch"
+    negatives: Strategy = "batch"
     within_organ: bool = True
 
 
@@ -222,7 +222,7 @@ class GlobalPairSettings(ContrastSettings):
 
     name: Literal["global_pair"] = "global_pair"  # pyright: ignore[reportIncompatibleVariableOverride]
     targets: Literal["identity", "equal_key", "hierarchy"] = "identity"
-    negatives: NegativeKind = "batch"
+    negatives: Strategy = "batch"
 
 
 class GlobalPair(TextContrast):

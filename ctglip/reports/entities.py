@@ -24,7 +24,7 @@ import numpy as np
 from ctglip.config import Settings, validate
 from ctglip.cxr.sentence_regions import SECTIONS
 from ctglip.files import read_json, read_yaml, write_json
-from ctglip.reports.cohorts import Reader, by_rules
+from ctglip.reports.cohort_reports import Reader, by_rules
 from ctglip.reports.lexicon import Lexicon
 from ctglip.reports.llm import PROMPT_VERSION, LLMParser, LLMSettings
 from ctglip.reports.parser import get_parser

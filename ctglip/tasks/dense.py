@@ -27,7 +27,7 @@ from ctglip.models.encoders.probe import encoder_probe
 from ctglip.models.encoders.tuning import FullEncoder
 from ctglip.models.release import load_release
 from ctglip.store.tables import Store
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.types import Failure, Progress
 
 _THREADS = 2

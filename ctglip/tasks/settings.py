@@ -107,7 +107,7 @@ class FitSettings(Settings):
             validate_every=steps,
             release="best",
             patience=self.patience,
-            tensorboard=False,
+            trackers=(),
         )
 
 

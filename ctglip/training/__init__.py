@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ctglip.training.callbacks import Callbacks as Callbacks
     from ctglip.training.launch import pretrain as pretrain
     from ctglip.training.optim import OptimSettings as OptimSettings
-    from ctglip.training.recipe import PretrainConfig as PretrainConfig
+    from ctglip.training.pretrain_config import PretrainConfig as PretrainConfig
     from ctglip.training.sources import open_source as open_source
     from ctglip.training.trainer import LoopSettings as LoopSettings
     from ctglip.training.trainer import Trainer as Trainer

@@ -37,7 +37,7 @@ from ctglip.places import cache_of
 from ctglip.reports.tags import tag_entries
 from ctglip.resources import resource
 from ctglip.store.tables import Store
-from ctglip.training.recipe import DATA, AnyDataSettings, PretrainConfig
+from ctglip.training.pretrain_config import DATA, AnyDataSettings, PretrainConfig
 from ctglip.training.sources import open_source
 from ctglip.types import Failure, Progress
 from ctglip.vocabulary.abnormalities import load_abnormalities

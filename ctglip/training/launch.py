@@ -32,10 +32,11 @@ from ctglip.training.callbacks import AUROC, LOSS, Callbacks
 from ctglip.training.checkpoint import CHECKPOINTS, checkpoints
 from ctglip.training.distributed import DistributedContext, joined, share_batch_statistics
 from ctglip.training.pairs import write_pairs
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.training.record import ENVIRONMENT, begin_run, check_run, fingerprint, steps_before
 from ctglip.training.schedule import counted, learning_rate
 from ctglip.training.sources import steps_of_epoch
+from ctglip.training.trackers import check_trackers
 from ctglip.training.tracking import read_metrics
 from ctglip.training.trainer import Trainer
 from ctglip.training.validation import Validation, build_validation, training_reader
@@ -74,9 +75,11 @@ def pretrain(
         StoreError: no store, an empty split, or the run belongs to other studies.
         ModelError: the text encoder cannot be loaded, or training went astray.
         OutputError: another process is writing to the run.
+        MissingExtraError: a tracker is not installed.
         Stopped: ``callbacks.stop`` asked for it; a checkpoint was saved.
     """
     _check_launch(launch, workers)
+    check_trackers(config.loop.trackers)
     callbacks = callbacks or Callbacks()
     opened = Store.open(store)
     if config.needs_epochs:

@@ -22,7 +22,7 @@ from ctglip.pages.pairs import NegativeText, PairSample, PairsPage, render
 from ctglip.pages.parts import Fact, Picture
 from ctglip.pages.pictures import best_slice, slice_picture
 from ctglip.training.assembly import Assembly
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.types import OrganRow, Region
 from ctglip.vocabulary.organs import OrganDictionary
 

@@ -16,7 +16,7 @@ from ctglip.models.region_readers import RegionReaderSettings
 from ctglip.objectives.base import InputKind
 from ctglip.objectives.registry import OBJECTIVES, parts_of
 from ctglip.store.tables import Store
-from ctglip.training.recipe import AnyDataSettings, PretrainConfig
+from ctglip.training.pretrain_config import AnyDataSettings, PretrainConfig
 from ctglip.vocabulary.negatives import Strategy
 
 

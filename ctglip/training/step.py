@@ -101,7 +101,7 @@ class Stepper:
         """
         clock = Clock(self.context.device) if log else None
         self.optimizer.zero_grad(set_to_none=True)
-        losses, report = self._backward(batch, step, clock)
+        losses, report = self._forward_backward(batch, step, clock)
         hold_encoder(self.optimizer, step.step, self.optim)
         norm = self.precision.clip(self.optimizer, self.parameters, self.optim.clip or float("inf"))
         loss = total({name: value.detach() for name, value in losses.items()})
@@ -117,12 +117,12 @@ class Stepper:
         values = {"loss": float(loss), **named, **report, "gradient_norm": float(norm)}
         return self.context.mean({**values, **clock.seconds})
 
-    def _backward(self, batch: Any, step: StepContext, clock: Clock | None) -> tuple[Losses, StepReport]:
+    def _forward_backward(self, batch: Any, step: StepContext, clock: Clock | None) -> tuple[Losses, StepReport]:
         if self._wrapped is not None:
             self._forward.clock = clock
-            on_device = batch.to(self.context.device)  # crops are drawn there
+            on_device = batch.to(self.context.device)  # crops are rendered there
             if clock:
-                clock.mark("draw")
+                clock.mark("render")
             with self.precision.autocast():
                 losses, report = self._wrapped(on_device, step)
             if clock:

@@ -22,6 +22,7 @@ from ctglip.training.optim import OptimSettings, build_optimizer, set_learning_r
 from ctglip.training.precision import Precision, PrecisionName
 from ctglip.training.schedule import Duration, Length, counted
 from ctglip.training.step import Stepper, rows_of
+from ctglip.training.trackers import TRACKERS, TrackerName
 from ctglip.training.tracking import Metrics
 
 
@@ -49,7 +50,7 @@ class LoopSettings(Settings):
         micro_batch: images that a process encodes at a time, for batches that do not fit its memory; the gradient is
             that of the whole batch (GradCache), for about a third more time.
         ema: decay of the weights' moving average, which is then what is validated and released; 0 keeps none.
-        tensorboard: write event files besides ``metrics.jsonl``.
+        trackers: told what ``metrics.jsonl`` is told: ``tensorboard``, ``wandb``, ``mlflow``.
         collapse_after: stop when embeddings have been collapsed for so many steps; 0 never stops.
         pairs: samples on the page that shows what is learned (``pairs.html``); 0 writes none.
     """
@@ -70,7 +71,7 @@ class LoopSettings(Settings):
     workers: int = Field(default=0, ge=0)
     micro_batch: int | None = Field(default=None, ge=1)
     ema: float = Field(default=0.0, ge=0, lt=1)
-    tensorboard: bool = True
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
     collapse_after: int = Field(default=500, ge=0)
     pairs: int = Field(default=12, ge=0)
 
@@ -168,7 +169,8 @@ class Trainer:
         loop, state, context, start = self.loop, self.state, self.context, self.steps
         step = Stepper(state, context, loop.micro_batch, self.optim)
         if self.folder is not None and context.first:
-            self._metrics = Metrics(self.folder, start, loop.tensorboard, self.callbacks.metrics)
+            trackers = [TRACKERS[name](self.folder, start) for name in loop.trackers]
+            self._metrics = Metrics(self.folder, start, trackers, self.callbacks.metrics, self.callbacks.send)
         collapse = Collapse(loop.collapse_after)
         self.objective.train()
         if state.best is not None and not state.best.validations:

@@ -33,7 +33,7 @@ from ctglip.models.release import Release
 from ctglip.store.findings import findings_by_study
 from ctglip.store.tables import Store
 from ctglip.training.distributed import DistributedContext
-from ctglip.training.recipe import AnyDataSettings
+from ctglip.training.pretrain_config import AnyDataSettings
 from ctglip.types import Failure, Finding
 
 _BATCH = 64

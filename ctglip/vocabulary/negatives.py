@@ -13,9 +13,9 @@ from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.evidence import OrganEvidence
 from ctglip.vocabulary.organs import OrganDictionary
 
-Strategy = Literal["none", "batch", "random", "same_organ", "hierarchy"]
+Strategy = Literal["none", "batch", "random", "same_organ", "confusable"]
 CONFUSABLE_WEIGHT = 4.0
-"""How much likelier than the rest the strategy ``hierarchy`` draws a sibling or rival of an affirmed finding."""
+"""How much likelier than the rest the strategy ``confusable`` draws a sibling or rival of an affirmed finding."""
 
 
 def related(names: Iterable[str], abnormalities: AbnormalityDictionary) -> frozenset[str]:

@@ -121,7 +121,7 @@ ABLATION: dict[str, Arm] = {
 def config_of(arm: Arm, size: dict[str, Any], seed: int) -> Any:
     """An arm's config: its own, then what all share."""
     from ctglip.config import load_settings
-    from ctglip.training.recipe import PretrainConfig
+    from ctglip.training.pretrain_config import PretrainConfig
 
     name, changes = arm
     shared = {
@@ -141,7 +141,7 @@ def config_of(arm: Arm, size: dict[str, Any], seed: int) -> Any:
         "loop.checkpoint_every": max(1, size["steps"] // 5),
         "loop.threads": 1,
         "loop.pairs": 0,
-        "loop.tensorboard": False,
+        "loop.trackers": [],
         "loop.device": "cpu",
     }
     if "ecamp" not in name:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 
 Folds = Literal["all", "first"]
 WINDOWS = "[[-1000,1000],[-160,240],[-1000,-600]]"
@@ -125,7 +125,7 @@ def config_of(arm: str, seed: int, steps: int, crops: Path) -> PretrainConfig:
     count = steps * asked.budgets
     common = (
         f"seed={seed}", f"optim.warmup={max(1, count // 10)}", f"loop.steps={count}", "loop.threads=1", "loop.pairs=0",
-        "loop.tensorboard=false", f"loop.checkpoint_every={max(10, count // 6)}", "loop.keep=1", "loop.device=cpu",
+        "loop.trackers=[]", f"loop.checkpoint_every={max(10, count // 6)}", "loop.keep=1", "loop.device=cpu",
         "loop.validate_every=0", "data.threads=1",
     )  # fmt: skip
     if asked.config == "small/ctglip_cnn":

@@ -42,7 +42,7 @@ from ctglip.cli.console import print_line
 from experiments.command import keep, parser_of
 
 if TYPE_CHECKING:
-    from ctglip.training.recipe import PretrainConfig
+    from ctglip.training.pretrain_config import PretrainConfig
 
 OFF = {f"objective.{name}_weight": 0.0 for name in ("batch", "sentence", "correlation")}
 ARMS: dict[str, dict[str, Any]] = {
@@ -94,11 +94,11 @@ def cxr_store(folder: Path, radiographs: int) -> Path:
 def config_of(arm: str, steps: int, seed: int, pixels: int) -> PretrainConfig:
     """The config of one run."""
     from ctglip.config import load_settings
-    from ctglip.training.recipe import PretrainConfig
+    from ctglip.training.pretrain_config import PretrainConfig
 
     settings = [f"{name}={json.dumps(value)}" for name, value in ARMS[arm].items()]
     settings += [f"loop.steps={steps}", f"seed={seed}", f"data.size={pixels}", "data.margin=1.0"]
-    settings += ["loop.device=cpu", "loop.threads=1", "loop.tensorboard=false", f"loop.checkpoint_every={steps}"]
+    settings += ["loop.device=cpu", "loop.threads=1", "loop.trackers=[]", f"loop.checkpoint_every={steps}"]
     settings += ["loop.pairs=0", "optim.lr=0.002", "data.batch=24"]
     return load_settings(PretrainConfig, "small/cxr_place", settings)
 

@@ -24,7 +24,7 @@ from ctglip.ct.segmentation import SegmentationSettings, Segmenter
 from ctglip.errors import CTGLIPError, MaskError, OutputError, ReportError, ScanError
 from ctglip.files import encodable, file_checksum, files_below, value_hash, writing
 from ctglip.modality import MODALITIES, GivenOrgans, Modality, OrganLocations, modality_of
-from ctglip.reports.cohorts import report_of
+from ctglip.reports.cohort_reports import report_of
 from ctglip.reports.parser import get_parser
 from ctglip.store.journal import JournalEntry
 from ctglip.store.study import SourceGrid, StudyRecord, write_study
@@ -212,7 +212,7 @@ def read_report(case: Case) -> Case:
     there and none is wanted.
 
     Raises:
-        ReportError: ``report_empty`` or ``unreadable``, see ``ctglip.reports.cohorts.report_of``.
+        ReportError: ``report_empty`` or ``unreadable``, see ``ctglip.reports.cohort_reports.report_of``.
     """
     report = report_of(case.row, case.plan.requires_report and not case.given)
     parsed = () if report is None else get_parser().parse(report)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from ctglip.ct.intensity import to_hu, window
+from ctglip.ct.intensity import to_hu
 from ctglip.ct.io import read_scan
 from ctglip.ct.nifti import read_nifti
 from ctglip.ct.recipe import CtRecipe
@@ -136,7 +136,3 @@ def test_headers_without_place_are_doubted(phantom: Any, write_nifti: Callable[.
     nib.save(image, path.with_name("two.nii"))
     _, checks = read_scan(path.with_name("two.nii"), RECIPE)
     assert [c.value for c in checks if c.code == "two_affines"] == [pytest.approx(40)]
-
-
-def test_window() -> None:
-    assert window(np.array([-200, -160, 40, 240, 500], np.int16), -160, 240).tolist() == [0, 0, 0.5, 1, 1]

@@ -108,7 +108,7 @@ def plain_negatives(
     if not (count and finding_texts):
         return [NO_TEXT] * count
     weights = np.array([finding.total for finding in finding_texts])
-    if strategy == "hierarchy":
+    if strategy == "confusable":
         weights *= [CONFUSABLE_WEIGHT if finding.names & captions.near else 1.0 for finding in finding_texts]
     cumulative = np.cumsum(weights) / np.cumsum(weights)[-1]
     denied = [number for number, one in enumerate(finding_texts) if one.names.issubset(captions.hard)]

@@ -141,7 +141,7 @@ def test_what_no_report_affirms_is_no_negative(book: CaptionBook, strategy: Stra
     assert all("spl" in text.lower() for text in found)
 
 
-def test_hierarchy_prefers_what_is_easily_mistaken(book: CaptionBook) -> None:
+def test_confusable_prefers_what_is_easily_mistaken(book: CaptionBook) -> None:
     for report in ("A liver metastasis is seen.", "Hepatic steatosis."):
         said(book, report, "liver")
     captions = said(book, "There is a cyst in the liver.", "liver")
@@ -149,9 +149,9 @@ def test_hierarchy_prefers_what_is_easily_mistaken(book: CaptionBook) -> None:
     assert "hepatic_steatosis" not in captions.near
     shares = {
         strategy: sum("metasta" in text.lower() for text in negatives(book, captions, 400, strategy=strategy)) / 400
-        for strategy in ("same_organ", "hierarchy")
+        for strategy in ("same_organ", "confusable")
     }
-    assert shares["hierarchy"] > 1.4 * shares["same_organ"]
+    assert shares["confusable"] > 1.4 * shares["same_organ"]
 
 
 def test_random_reaches_other_organs_and_nothing_that_the_report_affirms_there(book: CaptionBook) -> None:

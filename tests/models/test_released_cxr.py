@@ -23,7 +23,7 @@ from ctglip.errors import ConfigError, ModelError
 from ctglip.models.encoders import ENCODERS, RELEASED_CXR, build_encoder
 from ctglip.models.encoders.probe import check_probe, encoder_probe, probe_image
 from ctglip.models.encoders.released_cxr import ReleasedCxrEncoder, ReleasedViT
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from tests.models.bad_files import check_bad_files
 from tests.models.released import float_shapes, heads, load_golden, made_up_state, size_of, under
 

@@ -28,7 +28,7 @@ from ctglip.objectives.ecamp import Ecamp, EcampOrganSettings, EcampSettings
 from ctglip.objectives.mixture import Mixture
 from ctglip.reports.wordpiece import WordPieceSettings, learn_pieces
 from ctglip.training.gradcache import accumulated_backward
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from tests.models.building import dual_encoder
 from tests.objectives.studies import without_organs
 from tests.objectives.toys import model as cnn_model

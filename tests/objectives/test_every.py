@@ -20,12 +20,14 @@ def test_eight_pairs_are_learned_by_heart(bank, name, dims):
     end = StepContext(progress=1.0)
     batch = objective.collate(samples)
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-2, weight_decay=0)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=400)
     first = total(objective(batch, end)[0]).item()
-    for _ in range(150):
+    for _ in range(400):
         loss = total(objective(batch, end)[0])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
         if loss.item() < 0.02:
             break
     losses, report = objective(batch, end)

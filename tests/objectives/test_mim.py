@@ -17,7 +17,7 @@ from ctglip.models.encoders.vit import ViTSettings
 from ctglip.objectives.base import StepContext, join, total
 from ctglip.objectives.mim import Mim, MimSettings
 from ctglip.training.gradcache import accumulated_backward
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from tests.models.building import dual_encoder
 from tests.objectives.studies import image_samples
 from tests.objectives.toys import mim

@@ -15,7 +15,7 @@ from ctglip_preprocessing.quality import quality_page
 from ctglip.cohort import read_cohort
 from ctglip.data.captions import CaptionBuilder
 from ctglip.errors import CohortError
-from ctglip.reports.cohorts import by_rules, cohort_findings
+from ctglip.reports.cohort_reports import by_rules, cohort_findings
 from ctglip.reports.parser import get_parser
 from ctglip.store.findings import findings_by_study
 from ctglip.store.study import StudyReader

@@ -18,7 +18,7 @@ from ctglip.config import load_settings
 from ctglip.models.release import load_release
 from ctglip.store.tables import Store
 from ctglip.training.launch import pretrain
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from tests.training.tiny import write_word_bert
 

@@ -14,7 +14,7 @@ from torch import nn
 from ctglip.config import merge, validate
 from ctglip.features.text_bank import TextBank
 from ctglip.store.tables import Store
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from tests.objectives.conftest import ToyEncoder
 from tests.training.tiny import write_tiny_radiographs, write_tiny_store, write_word_bert
 

@@ -22,7 +22,7 @@ from ctglip.reports.tags import tag_entries
 from ctglip.store.tables import Store
 from ctglip.training.assembly import assemble, model_parts
 from ctglip.training.launch import pretrain
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.organs import load_organs
 from tests.training.conftest import SCANS, tiny_config

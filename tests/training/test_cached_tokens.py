@@ -24,7 +24,7 @@ from ctglip.training.assembly import Assembly, assemble
 from ctglip.training.callbacks import Callbacks, Stopped
 from ctglip.training.checkpoint import CHECKPOINTS, checkpoints
 from ctglip.training.launch import pretrain
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.training.validation import build_validation
 from tests.training.conftest import ORGANS, SCANS, tiny_config
 from tests.training.tiny import write_tiny_store

@@ -26,7 +26,7 @@ from ctglip.store.study import organ_row
 from ctglip.store.tables import Store
 from ctglip.training.assembly import Assembly, assemble, shipped_dictionaries
 from ctglip.training.launch import pretrain
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.training.sources import open_source
 from ctglip.training.tracking import read_metrics
 from tests.training.conftest import SCANS, tiny_config

@@ -14,7 +14,7 @@ from ctglip.models.release import load_release
 from ctglip.training.callbacks import Callbacks, Stopped
 from ctglip.training.checkpoint import checkpoints
 from ctglip.training.launch import pretrain
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from tests.training.conftest import SCANS, tiny_config
 from tests.training.test_mim import IMAGES
 

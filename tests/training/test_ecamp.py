@@ -23,7 +23,7 @@ from ctglip.tasks.embed import embed
 from ctglip.training.assembly import assemble, model_parts
 from ctglip.training.callbacks import Callbacks, Stopped
 from ctglip.training.launch import pretrain
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.organs import load_organs
 from tests.training.conftest import BOTH, CROPS, SCANS, tiny_config

@@ -18,7 +18,7 @@ from ctglip.training import launch
 from ctglip.training.callbacks import Callbacks, Stopped
 from ctglip.training.checkpoint import checkpoints
 from ctglip.training.launch import pretrain
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from tests.training.conftest import tiny_config
 
@@ -172,10 +172,10 @@ def test_every_tracker_is_told_the_same(tiny: tuple[Store, Path], word_bert: Pat
     assert told == read_metrics(tmp_path / "run")
     first = told[0]
     assert {"gradient_norm", "data_wait_s", "rows_per_s", "lr"} <= first.keys()
-    assert {"draw_s", "encode_s", "loss_s", "backward_s", "update_s"} <= first.keys()
+    assert {"render_s", "encode_s", "loss_s", "backward_s", "update_s"} <= first.keys()
     events = b"".join(path.read_bytes() for path in (tmp_path / "run" / "tensorboard").iterdir())
     assert events.count(b"loss_diagnosis") == 6
-    pretrain(tiny[0].path, tmp_path / "plain", changed(word_bert, loop={"tensorboard": False, "pairs": 0}))
+    pretrain(tiny[0].path, tmp_path / "plain", changed(word_bert, loop={"trackers": (), "pairs": 0}))
     assert not (tmp_path / "plain" / "tensorboard").exists()
     assert not (tmp_path / "plain" / "pairs.html").exists()
 

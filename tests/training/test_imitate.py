@@ -24,7 +24,7 @@ from ctglip.objectives.registry import parts_of
 from ctglip.store.tables import Store
 from ctglip.training.assembly import assemble, model_parts
 from ctglip.training.launch import pretrain
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.organs import load_organs
 from tests.training.conftest import SCANS, tiny_config
@@ -103,7 +103,7 @@ def test_impressions_are_learned_from_radiographs(word_bert: Path, tmp_path: Pat
         "model": {**levels, "head_norm": head_norm},
         "objective": {"strength": 0.0, "aggregation": {"keep": [0.5, 0.5, 0.5], "tokens": 48}},
     }
-    quiet = {"log_every": 30, "checkpoint_every": 200, "pairs": 0, "tensorboard": False}
+    quiet = {"log_every": 30, "checkpoint_every": 200, "pairs": 0, "trackers": []}
     found, fell = [], []
     for seed in range(3):
         run = tmp_path / f"run{seed}"
@@ -120,7 +120,7 @@ def test_impressions_are_learned_from_radiographs(word_bert: Path, tmp_path: Pat
 def test_micro_batches_change_nothing(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
     weights = []
     for size in (None, 3):
-        config = cxr_config(word_bert, FILMS, steps=2, micro_batch=size, pairs=0, tensorboard=False)
+        config = cxr_config(word_bert, FILMS, steps=2, micro_batch=size, pairs=0, trackers=[])
         release = load_release(pretrain(tiny_cxr[0].path, tmp_path / f"run{size}", config))
         weights.append(torch.cat([value.flatten() for value in release.model.state_dict().values()]))
     torch.testing.assert_close(weights[0], weights[1], atol=1e-4, rtol=1e-3)

@@ -19,12 +19,12 @@ from ctglip.training.callbacks import Callbacks
 from ctglip.training.checkpoint import checkpoints
 from ctglip.training.launch import pretrain
 from ctglip.training.optim import learning_rate
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from tests.training.conftest import tiny_config
 from tests.training.tiny import write_tiny_store
 
-_CLOCKS = ("seconds", "data_wait_s", "rows_per_s", "draw_s", "encode_s", "loss_s", "backward_s", "update_s")
+_CLOCKS = ("seconds", "data_wait_s", "rows_per_s", "render_s", "encode_s", "loss_s", "backward_s", "update_s")
 
 
 def curve(run: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.store.tables import Store
 from ctglip.training.launch import pretrain
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.types import Finding, Interval
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs

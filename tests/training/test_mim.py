@@ -19,7 +19,7 @@ from ctglip.store.tables import Store
 from ctglip.training.assembly import assemble, model_parts
 from ctglip.training.callbacks import Callbacks, Stopped
 from ctglip.training.launch import pretrain
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.training.sources import steps_of_epoch
 from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.organs import load_organs

@@ -40,7 +40,7 @@ from ctglip.objectives.base import (
 from ctglip.objectives.registry import OBJECTIVES
 from ctglip.objectives.texts import Texts, positions
 from ctglip.store.tables import Store
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from tests.training.conftest import tiny_config
 from tests.training.tiny import tiny_study
 
@@ -124,7 +124,7 @@ def test_they_are_trained_saved_loaded_evaluated_and_asked(
     registered: None, tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path
 ) -> None:
     store, truth = tiny
-    tree = tiny_config(word_bert, steps=3, tensorboard=False).model_dump(mode="json")
+    tree = tiny_config(word_bert, steps=3, trackers=[]).model_dump(mode="json")
     tree["model"]["encoder"] = {"name": "my_patches", "width": 24}
     tree["objective"] = {"name": "my_cosine", "weight": 0.5}
     config = tmp_path / "own.yaml"

@@ -16,7 +16,7 @@ from ctglip.errors import ConfigError
 from ctglip.models.dual_encoder import DualEncoder
 from ctglip.training.assembly import model_parts
 from ctglip.training.launch import pretrain
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.organs import load_organs
 from tests.test_settings import shrunk, without_downloads
@@ -107,7 +107,7 @@ def shrunken(name: str, bert: Path) -> PretrainConfig:
     """The recipe with small sizes, without weights and texts that would be fetched."""
     full = resolved(name)
     own = {
-        "loop": {"steps": 2, "log_every": 1, "pairs": 0, "tensorboard": False, "precision": full["loop"]["precision"]},
+        "loop": {"steps": 2, "log_every": 1, "pairs": 0, "trackers": [], "precision": full["loop"]["precision"]},
         "data": {"organs": ORGANS} if full["data"]["name"] == "scans" else {},
     }
     if name == "papers/imitate":

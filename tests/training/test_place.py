@@ -17,7 +17,7 @@ from ctglip.models.release import load_release
 from ctglip.objectives.base import total
 from ctglip.training.assembly import assemble, model_parts
 from ctglip.training.launch import pretrain
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.organs import load_organs
 from tests.training.conftest import BOTH, SCANS, tiny_config

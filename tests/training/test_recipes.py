@@ -24,7 +24,7 @@ from ctglip.simulation.study import SimulationSettings
 from ctglip.store.tables import Store
 from ctglip.training.assembly import model_parts
 from ctglip.training.launch import pretrain
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.organs import load_organs
 

@@ -28,7 +28,7 @@ from ctglip.store.study import organ_row
 from ctglip.store.tables import Store
 from ctglip.training.assembly import Assembly, assemble
 from ctglip.training.launch import pretrain
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
@@ -139,7 +139,7 @@ def test_a_scan_meets_its_own_report(assembled, tiny):
 
 
 @pytest.mark.parametrize("kind", ["organ_text", "organ_text, mask"])
-@pytest.mark.parametrize("negatives", ["none", "batch", "random", "same_organ", "hierarchy"])
+@pytest.mark.parametrize("negatives", ["none", "batch", "random", "same_organ", "confusable"])
 def test_negatives_are_chosen_by_the_config(assembled, kind, negatives):
     parts = assembled(kind, objective={"name": "organ_text", "negatives": negatives})
     batch = parts.batch(0)
@@ -163,7 +163,7 @@ def test_organs_are_learned_from_whole_scans(word_bert, tmp_path, kind, steps, l
     """The median of three small trainings: single ones vary by what their batches hold."""
     store, _ = write_tiny_store(tmp_path / "store", 150, seed=3)
     scans = {"data": {"input": {"grid": [20, 20, 20]}, "batch": 12}}
-    quiet = {"log_every": steps, "checkpoint_every": steps, "pairs": 0, "tensorboard": False}
+    quiet = {"log_every": steps, "checkpoint_every": steps, "pairs": 0, "trackers": []}
     found = []
     for seed in range(3):
         run = tmp_path / f"run{seed}"

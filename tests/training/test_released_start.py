@@ -17,7 +17,7 @@ from ctglip.errors import ConfigError, CTGLIPError
 from ctglip.files import read_json
 from ctglip.models.release import load_release
 from ctglip.store.tables import Store
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from tests.models.released import SIZES
 from tests.models.test_released import WRAPPED, released_state
 from tests.training.conftest import SCANS, tiny_config
@@ -27,7 +27,7 @@ from tests.training.conftest import SCANS, tiny_config
 def config(word_bert: Path, tmp_path: Path) -> Path:
     """Crops of organs for CT-FM, from a released file."""
     torch.save(WRAPPED["ct_fm"](released_state("ct_fm")), tmp_path / "ct_fm.pth")
-    tree = tiny_config(word_bert, steps=2, tensorboard=False).model_dump(mode="json")
+    tree = tiny_config(word_bert, steps=2, trackers=[]).model_dump(mode="json")
     tree["model"]["encoder"] = {"name": "ct_fm", **SIZES["ct_fm"], "weights": str(tmp_path / "ct_fm.pth")}
     tree["data"]["crops"]["windows_hu"] = [[-160, 240], [-1024, 2048]]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({**tree, "kind": "pretrain"}))
@@ -104,7 +104,7 @@ def test_organs_of_whole_scans_are_read_from_its_tokens(
             "regions": {"name": "mask", "levels": levels},
         },
     }
-    config = tiny_config(word_bert, change, steps=2, tensorboard=False)
+    config = tiny_config(word_bert, change, steps=2, trackers=[])
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config.model_dump(mode="json"), "kind": "pretrain"}))
     run = tmp_path / "run"
     assert called("pretrain", tiny[0].path, run, "--config", tmp_path / "config.yaml") == ""

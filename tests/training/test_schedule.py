@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 from ctglip.config import validate
 from ctglip.errors import ConfigError
 from ctglip.training.optim import OptimSettings
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.pretrain_config import PretrainConfig
 from ctglip.training.schedule import Duration, learning_rate, timed
 
 

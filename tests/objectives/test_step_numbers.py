@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ctglip.objectives.contrast import Contrast, ContrastSettings
-from ctglip.objectives.report import accuracy, effective_rank, pair_similarity
+from ctglip.objectives.step_numbers import accuracy, effective_rank, pair_similarity
 
 
 def test_effective_rank_counts_the_dimensions_in_use():
@@ -43,7 +43,7 @@ def test_pairs_kept_from_being_negatives_are_counted():
     shares = {
         (targets, within): Contrast(ContrastSettings(targets=targets)).report(
             image, image, key, group=group if within else None
-        )["false_negatives_masked"]
+        )["not_negative_share"]
         for targets in ("identity", "equal_key")
         for within in (False, True)
     }

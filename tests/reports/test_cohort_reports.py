@@ -8,7 +8,7 @@ import pytest
 
 from ctglip.cohort import read_cohort
 from ctglip.errors import CohortError, ReportError
-from ctglip.reports.cohorts import cohort_findings, decoded, with_reports
+from ctglip.reports.cohort_reports import cohort_findings, decoded, with_reports
 
 TEXT = "Ödem of the left lung."
 
