@@ -31,7 +31,7 @@ def test_eight_pairs_are_learned_by_heart(bank, name, dims):
         if loss.item() < 0.02:
             break
     losses, report = objective(batch, end)
-    assert total(losses).item() < 0.05 < first
+    assert total(losses).item() < 0.1 < 1.0 < first  # by chance each contrast is near log 8
     assert all(math.isfinite(value) for key, value in report.items() if not key.endswith("negative_similarity"))
 
 
