@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OWN = {"ctglip", "ctglip_preprocessing"}
 BROUGHT_ALONG = {
     "nnunetv2": "TotalSegmentator runs on it, and its version is TotalSegmentator's to choose",
+    "starlette": "FastAPI is built on it, and its version is FastAPI's to choose",
     "pydantic_core": "pydantic pins the one version that it works with",
 }
 

@@ -15,7 +15,7 @@ from ctglip.store.tables import Store
 from ctglip.store.verify import verify
 
 FLIPS = 12
-FILES = ("store.json", "*.parquet", f"{STUDIES}/00123.zarr/**/*")
+FILES = ("store.json", "**/*.parquet", f"{STUDIES}/00123.zarr/**/*")
 
 
 def everything(store: Store) -> dict[str, Any]:

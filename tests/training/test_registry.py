@@ -3,6 +3,7 @@ training read."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -215,13 +216,17 @@ def test_inference_reads_what_training_read(assembled, tiny, kind):
 
 
 def test_scans_without_masks_are_asked_for_the_organs_that_their_reports_speak_of(tiny, word_bert, tmp_path):
-    store = Store.open(tiny[0].path)
-    plain = store.table
+    copy = shutil.copytree(tiny[0].path, tmp_path / "store", ignore=shutil.ignore_patterns("derived"))
+    store = Store.open(copy)
+    plain, scanned = store.table, store.scan
 
     def table(name: str) -> Any:
         return plain(name).clear() if name == "organs" else plain(name)
 
-    store.table = table  # pyright: ignore[reportAttributeAccessIssue]
+    def scan(name: str) -> Any:
+        return scanned(name).clear() if name == "organs" else scanned(name)
+
+    store.table, store.scan = table, scan  # pyright: ignore[reportAttributeAccessIssue]
     config = tiny_config(word_bert, KINDS["organ_query, query"])
     parts = assemble(store, tmp_path / "run", config, "cpu")
     sample = parts.samples(0)[0]
