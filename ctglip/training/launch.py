@@ -61,8 +61,7 @@ def pretrain(
         run: folder to write: config.resolved.yaml, environment.json, pairs.html, metrics.jsonl, tensorboard/,
             checkpoints/, model/.
         config: what to do.
-        resume: go on from the newest checkpoint of the run that is whole; a finished run is left as it is, unless it
-            is given more steps.
+        resume: go on from the newest sound checkpoint; a finished run is left as it is, unless it has more steps to do.
         launch: ``local``, or ``ray`` for workers of Ray Train around the same function.
         workers: of Ray Train; store and run must be on a disk that all of them see.
         callbacks: what to call meanwhile; of Ray workers' runs ``progress`` alone is called.
@@ -78,8 +77,7 @@ def pretrain(
         MissingExtraError: a tracker is not installed.
         Stopped: ``callbacks.stop`` asked for it; a checkpoint was saved.
     """
-    _check_launch(launch, workers)
-    check_trackers(config.loop.trackers)
+    _check_launch(launch, workers, config)
     callbacks = callbacks or Callbacks()
     opened = Store.open(store)
     if config.needs_epochs:
@@ -107,12 +105,13 @@ def pretrain(
     return run / "model"
 
 
-def _check_launch(launch: str, workers: int) -> None:
+def _check_launch(launch: str, workers: int, config: PretrainConfig) -> None:
     if launch not in ("local", "ray"):
         raise ConfigError(f"launch is {launch!r}, expected local or ray.")
     if launch == "local" and workers != 1:
         fix = f"On one machine: torchrun --standalone --nproc-per-node {workers} -m ctglip pretrain ..."
         raise ConfigError(f"{workers} workers are for --launch ray.", fix=fix)
+    check_trackers(config.loop.trackers)
 
 
 def failed_studies(run: Path) -> list[str]:

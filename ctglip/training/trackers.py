@@ -7,6 +7,7 @@ by it. It gets the run's settings, numbers and folder name; never code, host, us
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -103,28 +104,26 @@ class MlFlow:
             there = client.get_experiment_by_name(name)
             experiment = there.experiment_id if there else client.create_experiment(name)
             known = client.create_run(experiment, run_name=folder.name).info.run_id
-            for key, value in _leaves(_settings_of(folder)):
-                client.log_param(known, key, value)
+            client.log_dict(known, _settings_of(folder), "config.yaml")
             _remember(folder, "mlflow", known)
-        self._client, self._id = client, known
+        self._client, self._id, self._metric = client, known, require("mlflow.entities", "trackers").Metric
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """The numbers of a step."""
-        for name, value in numbers.items():
-            self._client.log_metric(self._id, name, value, step=step)
+        now_ms = int(time.time() * 1000)
+        metrics = [self._metric(name, value, now_ms, step) for name, value in numbers.items()]
+        self._client.log_batch(self._id, metrics=metrics)
 
     def close(self) -> None:
         """End the run."""
         self._client.set_terminated(self._id)
 
 
-TRACKERS: dict[TrackerName, Callable[[Path, int], Tracker]] = {
+TRACKERS: dict[TrackerName, type[TensorBoard | WeightsAndBiases | MlFlow]] = {
     "tensorboard": TensorBoard,
     "wandb": WeightsAndBiases,
     "mlflow": MlFlow,
 }
-
-_PACKAGES: dict[TrackerName, str] = {"wandb": "wandb", "mlflow": "mlflow"}
 
 
 def check_trackers(names: Iterable[TrackerName]) -> None:
@@ -134,8 +133,33 @@ def check_trackers(names: Iterable[TrackerName]) -> None:
         MissingExtraError: one is not.
     """
     for name in names:
-        if name in _PACKAGES:
-            require(_PACKAGES[name], "trackers")
+        if name != "tensorboard":
+            require(name, "trackers")
+
+
+def open_trackers(
+    names: Iterable[TrackerName], folder: Path, step: int, message: Callable[[str], None]
+) -> list[Tracker]:
+    """The trackers of a run; one that cannot begin (no server, no account) is said and left out.
+
+    Args:
+        names: which.
+        folder: the run.
+        step: where it begins.
+        message: told what fails.
+    """
+    found: list[Tracker] = []
+    for name in names:
+        try:
+            found.append(TRACKERS[name](folder, step))
+        except Exception as error:  # noqa: BLE001  # other people's packages and servers
+            message(failed(TRACKERS[name].__name__, error))
+    return found
+
+
+def failed(tracker: str, error: Exception) -> str:
+    """What a user reads of a tracker that is told no more."""
+    return f"{tracker} fails and is told no more: {error}. The numbers are in metrics.jsonl."
 
 
 def _known(folder: Path) -> dict[str, str]:
@@ -151,11 +175,3 @@ def _remember(folder: Path, tracker: str, run_id: str) -> None:
 def _settings_of(folder: Path) -> dict[str, Any]:
     path = folder / "config.resolved.yaml"
     return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _leaves(tree: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for name, value in tree.items():
-        path = f"{above}.{name}" if above else name
-        found += _leaves(value, path) if isinstance(value, Mapping) and value else [(path, str(value)[:500])]
-    return found

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ctglip.files import write_text
-from ctglip.training.trackers import Tracker
+from ctglip.training.trackers import Tracker, failed
 
 METRICS = "metrics.jsonl"
 _PACKAGES = ("ctglip", "torch", "numpy", "monai", "transformers", "zarr", "polars", "ray")
@@ -64,8 +64,7 @@ class Metrics:
             act(tracker)
         except Exception as error:  # noqa: BLE001  # other people's packages and servers
             self._trackers.remove(tracker)
-            name = type(tracker).__name__
-            self._message(f"{name} fails and is told no more: {error}. The numbers are in {METRICS}.")
+            self._message(failed(type(tracker).__name__, error))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from ctglip.training.optim import OptimSettings, build_optimizer, set_learning_r
 from ctglip.training.precision import Precision, PrecisionName
 from ctglip.training.schedule import Duration, Length, counted
 from ctglip.training.step import Stepper, rows_of
-from ctglip.training.trackers import TRACKERS, TrackerName
+from ctglip.training.trackers import TrackerName, open_trackers
 from ctglip.training.tracking import Metrics
 
 
@@ -169,7 +169,7 @@ class Trainer:
         loop, state, context, start = self.loop, self.state, self.context, self.steps
         step = Stepper(state, context, loop.micro_batch, self.optim)
         if self.folder is not None and context.first:
-            trackers = [TRACKERS[name](self.folder, start) for name in loop.trackers]
+            trackers = open_trackers(loop.trackers, self.folder, start, self.callbacks.send)
             self._metrics = Metrics(self.folder, start, trackers, self.callbacks.metrics, self.callbacks.send)
         collapse = Collapse(loop.collapse_after)
         self.objective.train()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -23,7 +24,7 @@ class Server:
 
     begun: list[dict[str, Any]] = field(default_factory=list)
     numbers: list[tuple[str, int, str, float]] = field(default_factory=list)
-    settings: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
     broken: bool = False
 
@@ -58,7 +59,7 @@ def wandb_of(server: Server) -> ModuleType:
     return module
 
 
-def mlflow_of(server: Server) -> tuple[ModuleType, ModuleType]:
+def mlflow_of(server: Server) -> dict[str, ModuleType]:
     """Modules with the part of MLflow's face that is used."""
 
     class MlflowClient:
@@ -72,25 +73,27 @@ def mlflow_of(server: Server) -> tuple[ModuleType, ModuleType]:
             server.begun.append({"experiment": experiment, "name": run_name})
             return SimpleNamespace(info=SimpleNamespace(run_id=f"m{len(server.begun)}"))
 
-        def log_param(self, run: str, key: str, value: str) -> None:
-            server.settings[key] = value
+        def log_dict(self, run: str, settings: dict[str, Any], file: str) -> None:
+            server.settings[file] = settings
 
-        def log_metric(self, run: str, key: str, value: float, step: int) -> None:
-            server.take(run, {key: value}, step)
+        def log_batch(self, run: str, metrics: Sequence[SimpleNamespace]) -> None:
+            for one in metrics:
+                server.take(run, {one.key: one.value}, one.step)
 
         def set_terminated(self, run: str) -> None:
             server.ended.append(run)
 
-    module, tracking = ModuleType("mlflow"), ModuleType("mlflow.tracking")
-    setattr(tracking, "MlflowClient", MlflowClient)  # noqa: B010
-    return module, tracking
+    tracking: Any = ModuleType("mlflow.tracking")
+    tracking.MlflowClient = MlflowClient
+    entities: Any = ModuleType("mlflow.entities")
+    entities.Metric = lambda key, value, _now_ms, step: SimpleNamespace(key=key, value=value, step=step)
+    return {"mlflow": ModuleType("mlflow"), "mlflow.tracking": tracking, "mlflow.entities": entities}
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     server = Server()
-    module, tracking = mlflow_of(server)
-    for name, one in {"wandb": wandb_of(server), "mlflow": module, "mlflow.tracking": tracking}.items():
+    for name, one in {"wandb": wandb_of(server), **mlflow_of(server)}.items():
         monkeypatch.setitem(sys.modules, name, one)
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
@@ -130,7 +133,7 @@ def test_settings_are_sent_but_neither_code_nor_host(
     assert first["project"] == "ctglip"
     assert first["name"] == "run"
     assert first["config"]["loop"]["trackers"] == ["wandb", "mlflow"]
-    assert server.settings["loop.trackers"] == "['wandb', 'mlflow']"
+    assert server.settings["config.yaml"] == first["config"]
     assert first["settings"] == {
         "silent": True, "console": "off", "disable_git": True, "disable_code": True, "x_disable_meta": True,
     }  # fmt: skip
@@ -145,6 +148,20 @@ def test_a_tracker_that_fails_ends_no_run(
     assert [text for text in said if "WeightsAndBiases fails" in text and "no route to host" in text]
     assert len([text for text in said if "fails" in text]) == 1, "it is told no more"
     assert len(finite(tmp_path / "run")) > 1
+
+
+def test_a_tracker_that_cannot_begin_ends_no_run(
+    server: Server, tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_account(**_: Any) -> None:
+        raise PermissionError("no API key")
+
+    monkeypatch.setattr(sys.modules["wandb"], "init", no_account)
+    said: list[str] = []
+    config = changed(word_bert, loop={"trackers": ["wandb", "mlflow"], "pairs": 0})
+    pretrain(tiny[0].path, tmp_path / "run", config, callbacks=Callbacks(message=said.append))
+    assert [text for text in said if "WeightsAndBiases fails" in text and "no API key" in text]
+    assert server.told("m1") == finite(tmp_path / "run")
 
 
 def test_a_tracker_that_is_not_installed_is_named_before_anything_is_written(
