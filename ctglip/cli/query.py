@@ -21,6 +21,15 @@ class Reads(StrEnum):
     observations = "observations"
 
 
+ScanPath = Annotated[
+    Path, typer.Argument(help="NIfTI or NRRD file, folder of DICOM slices, or a radiograph: PNG, JPEG or DICOM file.")
+]
+MasksPath = Annotated[
+    Path | None, typer.Option(help="Organ masks; without them TotalSegmentator is run. Of a radiograph: lung masks.")
+]
+RegionsPath = Annotated[
+    Path | None, typer.Option(help="Boxes of regions of a radiograph: CSV, or a Chest ImaGenome scene graph.")
+]
 Questions = Annotated[
     list[str] | None,
     typer.Option(
@@ -47,20 +56,12 @@ QueryChanges = Annotated[
 
 def query(
     run: Annotated[Path, typer.Argument(help="A run or its model/ folder.")],
-    scan: Annotated[
-        Path,
-        typer.Argument(help="NIfTI or NRRD file, folder of DICOM slices, or a radiograph: PNG, JPEG or DICOM file."),
-    ],
+    scan: ScanPath,
     out: Annotated[
         Path, typer.Option(callback=writable_folder, help="Folder for scan.html (radiograph.html) and answers.json.")
     ],
-    masks: Annotated[
-        Path | None,
-        typer.Option(help="Organ masks; without them TotalSegmentator is run. Of a radiograph: lung masks."),
-    ] = None,
-    regions: Annotated[
-        Path | None, typer.Option(help="Boxes of regions of a radiograph: CSV, or a Chest ImaGenome scene graph.")
-    ] = None,
+    masks: MasksPath = None,
+    regions: RegionsPath = None,
     ask: Questions = None,
     prompt: Prompts = None,
     everything: Annotated[bool, typer.Option("--all", help="Ask for every abnormality of every organ.")] = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from ctglip.cli.console import AsJson, result
-from ctglip.cli.query import QueryChanges
+from ctglip.cli.query import MasksPath, QueryChanges, RegionsPath, ScanPath
 from ctglip.places import writable_folder
 
 if TYPE_CHECKING:
@@ -18,20 +19,12 @@ if TYPE_CHECKING:
 
 def report(
     run: Annotated[Path, typer.Argument(help="What ctglip finetune --config finetune/ct_report wrote.")],
-    scan: Annotated[
-        Path,
-        typer.Argument(help="NIfTI or NRRD file, folder of DICOM slices, or a radiograph: PNG, JPEG or DICOM file."),
-    ],
+    scan: ScanPath,
     out: Annotated[
         Path, typer.Option(callback=writable_folder, help="Folder for report.txt, report.json and report.html.")
     ],
-    masks: Annotated[
-        Path | None,
-        typer.Option(help="Organ masks; without them TotalSegmentator is run. Of a radiograph: lung masks."),
-    ] = None,
-    regions: Annotated[
-        Path | None, typer.Option(help="Boxes of regions of a radiograph: CSV, or a Chest ImaGenome scene graph.")
-    ] = None,
+    masks: MasksPath = None,
+    regions: RegionsPath = None,
     temperature: Annotated[
         float | None, typer.Option(min=0, help="0: the likeliest words; above, words are drawn.")
     ] = None,
@@ -62,22 +55,22 @@ def report(
     from ctglip.tasks.draft_page import write_draft
     from ctglip.tasks.report_draft import ReportDrafter
 
-    given = {"temperature": temperature, "beams": beams, "seed": seed}
-    writing: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    options = {"temperature": temperature, "beams": beams, "seed": seed}
+    writing: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if constrain is not None:
         writing["constrain"] = "dictionary" if constrain else "none"
     drafter = ReportDrafter(run)
     draft = drafter.draft(scan, masks, regions, list(changes or ()), writing)
     if sr:
-        write_sr(out / "report.dcm", scan, draft)
+        write_sr(out / "report.dcm", drafter.image_files(scan, list(changes or ())), draft)
     page = write_draft(drafter, draft, out, maps)
     result(draft.to_json(), as_json, escape(f"{draft.text()}\nThe page is {page}."))
 
 
-def write_sr(path: Path, scan: Path, draft: ReportDraft) -> None:
-    """The draft as a DICOM structured report."""
+def write_sr(path: Path, files: Sequence[Path], draft: ReportDraft) -> None:
+    """The draft as a DICOM structured report about some DICOM images."""
     from ctglip.ct.structured_report import write_structured_report
     from ctglip.tasks.report_draft import DISCLAIMER, NOTHING_FOUND
 
-    said = [one.text for organ in draft.organs for one in organ.sentences] + list(draft.not_read)
-    write_structured_report(path, scan, DISCLAIMER, said, draft.affirming or (NOTHING_FOUND,))
+    findings = [one.text for organ in draft.organs for one in organ.sentences] + list(draft.not_read)
+    write_structured_report(path, files, DISCLAIMER, findings, draft.affirming or (NOTHING_FOUND,))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ctglip.errors import ScanError
-from ctglip.files import atomic_path, private_name
+from ctglip.files import atomic_path
 from ctglip.resources import require
 
 EXTRA = "dicom"
@@ -25,13 +25,13 @@ _MAY_BE_EMPTY = (
 
 
 def write_structured_report(
-    path: Path, source: Path, disclaimer: str, findings: Sequence[str], impression: Sequence[str]
+    path: Path, files: Sequence[Path], disclaimer: str, findings: Sequence[str], impression: Sequence[str]
 ) -> Path:
-    """Write a structured report about the images of one DICOM series.
+    """Write a structured report about the images of one DICOM series, in UTF-8.
 
     Args:
         path: file to write.
-        source: a DICOM file, or the folder of its series.
+        files: of the series.
         disclaimer: what the document is not.
         findings, impression: a text item each.
 
@@ -39,7 +39,7 @@ def write_structured_report(
         ScanError: code ``no_dicom``: the images are no DICOM files, to which a structured report must refer.
         MissingExtraError: without ``ctglip[dicom]``.
     """
-    images = _images(source)
+    images = _images(files)
     sr, coding = require("highdicom.sr", EXTRA), require("highdicom.sr.coding", EXTRA)
 
     def code(value: str, scheme: str, meaning: str) -> Any:
@@ -78,6 +78,7 @@ def write_structured_report(
         manufacturer="ctglip",
         is_complete=False,
         is_verified=False,
+        specific_character_set="ISO_IR 192",
     )
     document.SeriesDescription = "Draft for research, not verified"
     with atomic_path(path) as temporary:
@@ -85,23 +86,22 @@ def write_structured_report(
     return path
 
 
-def _images(source: Path) -> list[Any]:
-    """The headers of a series, of one study."""
+def _images(files: Sequence[Path]) -> list[Any]:
+    """The headers of images."""
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
     found = []
-    for path in sorted(source.iterdir()) if source.is_dir() else [source]:
-        if path.is_file():
-            try:
-                header = dcmread(path, stop_before_pixels=True)
-            except (InvalidDicomError, OSError):
-                continue
-            if "SOPInstanceUID" in header and "StudyInstanceUID" in header and "Rows" in header:
-                found.append(header)
+    for path in files:
+        try:
+            header = dcmread(path, stop_before_pixels=True)
+        except InvalidDicomError:
+            continue
+        if "SOPInstanceUID" in header and "StudyInstanceUID" in header:
+            found.append(header)
     if not found:
         raise ScanError(
-            f"{private_name(source)} holds no DICOM images, and a structured report refers to those it is about.",
+            "The scan holds no DICOM images, and a structured report refers to those it is about.",
             code="no_dicom",
             fix="Give the DICOM series itself, or leave out --sr.",
         )
@@ -109,4 +109,4 @@ def _images(source: Path) -> list[Any]:
         for name in _MAY_BE_EMPTY:
             if name not in one:
                 setattr(one, name, "")
-    return [one for one in found if one.StudyInstanceUID == found[0].StudyInstanceUID]
+    return found

@@ -24,7 +24,8 @@ def check_passage(text: str, organ: str, parser: ReportParser) -> tuple[CheckedS
 
     A sentence is contradicted where it speaks of another organ or side, names an abnormality that finds no place in the
     organ, says nothing that the dictionaries know, or goes against one before it: the same affirmed and denied, two
-    that exclude each other, or a finding in an organ that is called normal.
+    that exclude each other, or a finding in an organ that is called normal. An organ that is normal, or
+    without an abnormality, has no such parts either, but for those that the same sentence names.
 
     Args:
         text: of the passage.
@@ -32,12 +33,12 @@ def check_passage(text: str, organ: str, parser: ReportParser) -> tuple[CheckedS
         parser: with the dictionaries.
     """
     found: list[CheckedSentence] = []
-    kept: list[Finding] = []
+    sound: list[Finding] = []
     for _, several in groupby(parser.parse(Report(findings=text)), key=lambda row: row.sentence_index):
         rows = tuple(several)
-        fault = _misplaced(rows, organ, parser) or _against(rows, (*kept, *rows), parser)
+        fault = _misplaced(rows, organ, parser) or _against((*sound, *rows), parser)
         found.append(CheckedSentence(rows[0].sentence, rows, fault))
-        kept += () if fault else rows
+        sound += () if fault else rows
     return tuple(found)
 
 
@@ -67,22 +68,29 @@ def _misplaced(rows: Sequence[Finding], organ: str, parser: ReportParser) -> str
     return ""
 
 
-def _against(rows: Sequence[Finding], kept: Sequence[Finding], parser: ReportParser) -> str:
-    abnormalities = parser.lexicon.abnormalities
-    affirmed = {(row.organ, row.abnormality) for row in kept if row.abnormality and row.status == "affirmed"}
-    for row in rows:
-        key = (row.organ, row.abnormality)
-        if row.status == "negated" and key in affirmed:
-            return f"{abnormalities[str(row.abnormality)].display} is affirmed and denied"
-        if row.status == "normal" and any(one == row.organ for one, _ in affirmed):
+def _against(findings: Sequence[Finding], parser: ReportParser) -> str:
+    """What findings about one organ contradict in each other; what is denied of an organ is denied of its parts."""
+    organs, abnormalities = parser.lexicon.organs, parser.lexicon.abnormalities
+    affirmed: set[tuple[str, str]] = set()
+    denied: set[tuple[str, str]] = set()
+    normal: set[str] = set()
+    affirming = {row.sentence_index for row in findings if row.abnormality and row.status == "affirmed"}
+    for row in findings:
+        named = set(organs_named(row, organs))
+        covered = named.union(*map(organs.parts_of, named))
+        if row.status == "normal":
+            normal |= named if row.sentence_index in affirming else covered  # "clear except for a nodule in a lobe"
+        elif row.abnormality and row.status == "affirmed":
+            affirmed |= {(name, row.abnormality) for name in named}
+        elif row.abnormality and row.status == "negated":
+            denied |= {(name, row.abnormality) for name in covered}
+    for organ, abnormality in sorted(affirmed):
+        display = abnormalities[abnormality].display
+        if (organ, abnormality) in denied:
+            return f"{display} is affirmed and denied"
+        if organ in normal:
             return "the organ is called normal beside a finding"
-        if row.status != "affirmed" or not row.abnormality:
-            continue
-        if any(one.status == "negated" and (one.organ, one.abnormality) == key for one in kept):
-            return f"{abnormalities[row.abnormality].display} is affirmed and denied"
-        if any(one.status == "normal" and one.organ == row.organ for one in kept):
-            return "the organ is called normal beside a finding"
-        rivals = set(abnormalities[row.abnormality].mutually_exclusive)
-        if other := next((name for one, name in affirmed if one == row.organ and name in rivals), None):
-            return f"{abnormalities[row.abnormality].display} and {abnormalities[other].display} exclude each other"
+        rivals = (one for one in abnormalities[abnormality].mutually_exclusive if (organ, one) in affirmed)
+        if (other := next(rivals, None)) is not None:
+            return f"{display} and {abnormalities[other].display} exclude each other"
     return ""

@@ -10,10 +10,13 @@ from typing import Any
 import torch
 
 from ctglip.config import validate
+from ctglip.ct.dicom import series_files
 from ctglip.data.reader import InMemory
+from ctglip.files import is_dicom
 from ctglip.inference.encoded_study import EncodedStudy
 from ctglip.inference.heatmap import HeatMap
 from ctglip.inference.pipeline import CUT_OFF_HINT, GivenBoxes, ImageLike, Masks, Pipeline
+from ctglip.inference.query_settings import changed_recipe, query_settings
 from ctglip.inference.scoring import Pair
 from ctglip.models.release import load_release
 from ctglip.reports.contradictions import check_passage, first_sound
@@ -95,10 +98,11 @@ class ReportDraft:
         return tuple(one.text for organ in self.organs for one in organ.sentences if one.affirmed)
 
     def pairs(self) -> Iterator[Pair]:
-        """What is affirmed of which organ."""
+        """What is affirmed of which organ, by sentences that nothing speaks against: others may be of another organ."""
         for organ in self.organs:
             for sentence in organ.sentences:
-                yield from ((organ.organ, name) for name in sentence.affirmed)
+                if not sentence.fault:
+                    yield from ((organ.organ, name) for name in sentence.affirmed)
 
     def text(self) -> str:
         """The draft as plain text."""
@@ -156,6 +160,17 @@ class ReportDrafter:
             ConfigError, ScanError, MaskError: as ``Pipeline.query``.
         """
         return self.draft_of(self.pipeline.encode_study(image, self.writer.organs, masks, regions, settings), writing)
+
+    def image_files(self, image: Path, settings: Sequence[str] = ()) -> list[Path]:
+        """The files that a draft is about: of a DICOM folder those of the series that is read.
+
+        Raises:
+            ConfigError, ScanError: as ``draft``.
+        """
+        if self.pipeline.modality.name != "ct" or not (image.is_dir() or is_dicom(image)):
+            return [image]
+        changes = query_settings(settings, self.pipeline.modality)
+        return series_files(image, changed_recipe(self.pipeline.recipe, changes.ct, "ct"))
 
     def draft_of(self, study: EncodedStudy, writing: Mapping[str, Any] | None = None) -> ReportDraft:
         """Draft the report of an image whose organs are encoded."""

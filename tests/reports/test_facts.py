@@ -68,12 +68,22 @@ def test_what_a_sentence_may_not_say(text: str, fault: str) -> None:
         "There is a cyst in the left kidney. No cyst in the left kidney.",
         "The left kidney is unremarkable. There is a cyst in the left kidney.",
         "There is a cyst in the left kidney. The left kidney is unremarkable.",
+        "The kidneys are unremarkable. There is a cyst in the left kidney.",
+        "There is a stone in the left kidney. No renal stones.",
     ],
 )
 def test_a_sentence_may_not_go_against_one_before(text: str) -> None:
     first, second = check_passage(text, "kidney_left", get_parser())
     assert first.fault == ""
     assert second.fault
+
+
+def test_parts_of_an_organ_do_not_contradict_each_other() -> None:
+    text = "Nodule in the right upper lobe. No nodule in the right lower lobe. No nodule in the right lung."
+    faults = [one.fault for one in check_passage(text, "lung_right", get_parser())]
+    apart = "The lungs are clear except for a nodule in the right upper lobe."
+    assert [one.fault for one in check_passage(apart, "lung_right", get_parser())] == [""]
+    assert faults == ["", "", "pulmonary nodule is affirmed and denied"]
 
 
 def test_the_first_sound_passage_is_taken() -> None:

@@ -123,28 +123,53 @@ def test_the_command_drafts_and_names_what_is_wrong(drafter: ReportDrafter, run:
         ReportDrafter(tmp_path)
 
 
+def test_a_draft_is_about_the_series_that_is_read(drafter: ReportDrafter, tmp_path: Path) -> None:
+    long = write_dicom_series(tmp_path / "study" / "a", SeriesInstanceUID="1.2.4", SeriesNumber=1)
+    short = write_dicom_series(tmp_path / "study" / "b", slices=5, SeriesInstanceUID="1.2.5", SeriesNumber=2)
+    (long / "notes.txt").write_text("no image")
+    assert sorted(drafter.image_files(tmp_path / "study")) == sorted(long.glob("*.dcm"))
+    assert sorted(drafter.image_files(tmp_path / "study", ["ct.series=2"])) == sorted(short.glob("*.dcm"))
+    assert drafter.image_files(tmp_path / "scan.nii.gz") == [tmp_path / "scan.nii.gz"]
+
+
+def test_sentences_of_other_organs_are_shown_as_text_and_located_nowhere(
+    drafter: ReportDrafter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan, labels, _ = patient(100)
+    text = "The spleen is enlarged. <b>x</b> & a stone in the right kidney."
+    monkeypatch.setattr(drafter.writer, "write", lambda features, organ, writing: [[text] for _ in organ])
+    draft = drafter.draft(scan, labels)
+    assert list(draft.pairs()) == [("spleen", "splenomegaly")]
+    page = write_draft(drafter, draft, tmp_path).read_text()
+    assert "&lt;b&gt;x&lt;/b&gt; &amp; a stone" in page
+    assert "<b>x" not in page
+    assert re.findall(r'<figure class="shown" id="([a-z0-9-]+)"', page)[0] == "spleen-splenomegaly"
+
+
 def test_a_structured_report_refers_to_its_series(tmp_path: Path) -> None:
     pytest.importorskip("highdicom", reason="highdicom is not installed")
     from pydicom import dcmread
 
     series = write_dicom_series(
-        tmp_path / "series", PatientID="P7", StudyInstanceUID="1.2.3", SeriesInstanceUID="1.2.4"
-    )
-    (series / "notes.txt").write_text("no image")
+        tmp_path / "series", PatientID="P7", StudyInstanceUID="1.2.3", SeriesInstanceUID="1.2.4",
+        SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Ada",
+    )  # fmt: skip
+    files = sorted(series.iterdir())
     made = write_structured_report(
-        tmp_path / "report.dcm", series, DISCLAIMER, ["The liver is normal.", "Renal cyst."], ["Renal cyst."]
+        tmp_path / "report.dcm", files, DISCLAIMER, ["Łódź classification: normal.", "Renal cyst."], ["Renal cyst."]
     )
     found = dcmread(made)
     assert (found.PatientID, found.StudyInstanceUID, found.Modality) == ("P7", "1.2.3", "SR")
+    assert found.PatientName == "Müller^Ada"
     assert found.SeriesInstanceUID != "1.2.4"
     assert (found.CompletionFlag, found.VerificationFlag) == ("PARTIAL", "UNVERIFIED")
     referenced = found.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
     assert referenced.SeriesInstanceUID == "1.2.4"
-    assert len(referenced.ReferencedSOPSequence) == len(list(series.glob("*.dcm")))
+    assert len(referenced.ReferencedSOPSequence) == len(files)
     texts = {
         section.ConceptNameCodeSequence[0].CodeMeaning: [item.TextValue for item in section.ContentSequence]
         for section in found.ContentSequence
         if section.ValueType == "CONTAINER"
     }
-    assert texts == {"Findings": ["The liver is normal.", "Renal cyst."], "Impressions": ["Renal cyst."]}
+    assert texts == {"Findings": ["Łódź classification: normal.", "Renal cyst."], "Impressions": ["Renal cyst."]}
     assert DISCLAIMER in [item.TextValue for item in found.ContentSequence if item.ValueType == "TEXT"]
