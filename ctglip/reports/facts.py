@@ -18,7 +18,7 @@ from ctglip.vocabulary.organs import OrganDictionary
 
 _RANK: dict[Status, int] = {"affirmed": 0, "uncertain": 1, "negated": 2, "normal": 3}
 """Of a report that says several things of one abnormality of an organ the first counts; history is no finding."""
-_SAID_OF_PARTS = ("negated", "normal")
+_HOLDS_FOR_PARTS = ("negated", "normal")
 
 
 class ReportFact(NamedTuple):
@@ -74,7 +74,7 @@ class FactReader:
             return (name,)
         if above := self.organs.containing(name) & self.read:
             return (min(above, key=lambda one: (len(self.organs.parts_of(one)), one)),)
-        if row.status not in _SAID_OF_PARTS:
+        if row.status not in _HOLDS_FOR_PARTS:
             return ()
         parts = sorted(self.organs.parts_of(name) & self.read)
         if row.abnormality is None or row.abnormality not in self.abnormalities:

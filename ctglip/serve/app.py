@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -144,7 +145,8 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 async def _unknown(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return refused(error.status_code, f"{error.detail}.", "not_found", "See /api.")
+    code = HTTPStatus(error.status_code).name.lower()  # not_found, method_not_allowed
+    return refused(error.status_code, f"{error.detail}.", code, "See /api.")
 
 
 async def _ours(_request: Request, _error: Exception) -> Response:

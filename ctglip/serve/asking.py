@@ -210,9 +210,9 @@ def _measures(row: OrganRow | None) -> dict[str, Any]:
 
 def _plain(found: Answers, answer: Answer, row: Any) -> dict[str, Any]:
     """An answer as an API and a page have it: names and displays, the number and its words, what speaks against it."""
-    said = {name: value for name, value in asdict(row).items() if name not in ("organ", "abnormality")}
+    rest = {name: value for name, value in asdict(row).items() if name not in ("organ", "abnormality")}
     return {
-        **said,
+        **rest,
         "organ": answer.organ,
         "abnormality": answer.abnormality,
         "organ_display": found.display(answer.organ),
@@ -232,7 +232,6 @@ def status_of(error: CTGLIPError) -> int:
 
 _STATUS = {
     "no_scan": 404, "no_map": 404, "no_model": 404, "no_organ": 404, "no_study": 404, "no_reports": 404,
-    "not_encoded": 409,
-    "wrong_state": 409, "upload_too_large": 413, "unknown_question": 422, "no_question": 422, "vocabulary": 422,
-    "busy": 503, "disk_full": 507, "upload_stopped": 408,
+    "not_encoded": 409, "wrong_state": 409, "upload_too_large": 413, "unknown_question": 422, "no_question": 422,
+    "vocabulary": 422, "busy": 503, "disk_full": 507, "upload_stopped": 408,
 }  # fmt: skip

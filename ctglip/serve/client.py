@@ -102,8 +102,8 @@ class ServeClient:
         self, scan_id: str, questions: Sequence[str] = (), sentences: Sequence[str] = (), model: str = ""
     ) -> dict[str, Any]:
         """Answers to questions, and similarities with sentences of one's own."""
-        asked = {"questions": list(questions), "sentences": list(sentences), "model": model}
-        return self._call("POST", f"/api/scans/{scan_id}/ask", asked)
+        body = {"questions": list(questions), "sentences": list(sentences), "model": model}
+        return self._call("POST", f"/api/scans/{scan_id}/ask", body)
 
     def organs(self, scan_id: str, model: str = "") -> dict[str, Any]:
         """The organs of an upload."""

@@ -34,9 +34,9 @@ class StudyTable:
 
     def frame(self) -> pl.DataFrame:
         """One row a study; made anew when the store has changed."""
-        seen = stamp(self.path)
-        if seen != self._stamp:
-            self._frame, self._stamp = _joined(self.path), seen
+        current = stamp(self.path)
+        if current != self._stamp:
+            self._frame, self._stamp = _joined(self.path), current
         return self._frame
 
     def holds(self, study_id: str) -> bool:
@@ -83,8 +83,8 @@ def _joined(root: Path) -> pl.DataFrame:
     frame = frame.with_columns(split=pl.coalesce("stored_split", "split"))
     warnings = pl.col("checks").fill_null("").str.count_matches(_WARNING)
     found = frame.with_columns(pl.col("findings").fill_null(""), warnings=warnings).collect()
-    told = [name for name in _SHOWN if name in found.columns and not found[name].is_null().all()]
-    return found.select(told or ["study_id"])
+    columns = [name for name in _SHOWN if name in found.columns and not found[name].is_null().all()]
+    return found.select(columns or ["study_id"])
 
 
 def cohort_routes(serving: Serving) -> APIRouter:

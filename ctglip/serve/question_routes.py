@@ -37,14 +37,14 @@ def question_routes(serving: Serving) -> APIRouter:
     router = APIRouter(prefix="/api", tags=["questions"])
 
     def encoded(scan_id: str) -> Asking:
-        """Answers about an upload that all models have encoded: what is read again later is never asked before."""
+        """Answers about an upload that all models have encoded; one that is read once more is refused until it is."""
         if serving.jobs.get(scan_id).state != "ready":
             raise CTGLIPError("The scan is not encoded.", code="not_encoded", fix="Wait until it is.")
         return serving.asking
 
     @router.post("/scans/{scan_id}/ask", summary="Answer questions about an upload that is encoded")
-    def ask(scan_id: str, asked: AskedQuestions) -> dict[str, Any]:
-        return encoded(scan_id).ask(scan_id, asked.model, asked.questions, asked.sentences)
+    def ask(scan_id: str, body: AskedQuestions) -> dict[str, Any]:
+        return encoded(scan_id).ask(scan_id, body.model, body.questions, body.sentences)
 
     @router.get("/completions", summary="Questions that a model was taught")
     def completions(model: _Model = "") -> list[str]:

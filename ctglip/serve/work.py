@@ -93,6 +93,7 @@ def _begin(job: Job, workplace: Workplace) -> Callable[[str], None]:
     begun: set[str] = set()
 
     def begin(step: str) -> None:
+        """Note that a step begins, once; raises ``Cancelled`` where the upload was stopped or deleted."""
         try:
             running = workplace.jobs.get(job.id).state == "running"
         except CTGLIPError:

@@ -41,8 +41,8 @@ def draft_page(drafter: ReportDrafter, draft: ReportDraft, maps: Iterable[HeatMa
     """
     organs, modality = drafter.pipeline.dictionaries.organs, drafter.pipeline.modality.name
     maps = list(maps)
-    facts, places = facts_and_maps(_as_answers(drafter, draft, maps), organs, maps)
-    shown = {(one.organ, one.abnormality): _map_figure(one, where) for one, where in zip(maps, places, strict=True)}
+    facts, located = facts_and_maps(_as_answers(drafter, draft, maps), organs, maps)
+    shown = {(one.organ, one.abnormality): _map_figure(one, where) for one, where in zip(maps, located, strict=True)}
     figures = {figure.key: figure for figure in shown.values()}
     lines: dict[str, tuple[DraftLine, ...]] = {}
     for one in draft.organs:

@@ -35,6 +35,21 @@ class HeadOutput:
     attention: Float[Tensor, "n t"]
 
 
+def organ_statistics(
+    features: Float[Tensor, "n d"], organ: Int[Tensor, " n"], organs: int
+) -> tuple[Float[Tensor, "organs d"], Float[Tensor, " d"]]:
+    """Each organ's mean (0 where it has no features), and the standard deviation around it over all organs.
+
+    Args:
+        features: of organ instances.
+        organ: which organ each is, 0 .. organs - 1.
+        organs: how many there are.
+    """
+    counts = torch.bincount(organ, minlength=organs).clamp(min=1)
+    mean = features.new_zeros(organs, features.shape[1]).index_add(0, organ, features) / counts[:, None]
+    return mean, (features - mean[organ]).std(0, correction=0).clamp(min=1e-4)
+
+
 class BagHead(nn.Module):
     """Gated attention and linear classifiers; all start at zero, so all organs weigh the same and no answer is given.
 
@@ -77,10 +92,9 @@ class BagHead(nn.Module):
     @torch.no_grad()
     def standardise(self, features: Float[Tensor, "n d"], organ: Int[Tensor, " n"]) -> None:
         """Take each organ's mean, and the standard deviation around it over all organs, from some features."""
-        organs = len(self.mean)
-        counts = torch.bincount(organ, minlength=organs).clamp(min=1)
-        self.mean.copy_(features.new_zeros(organs, features.shape[1]).index_add(0, organ, features) / counts[:, None])
-        self.std.copy_((features - self.mean[organ]).std(0, correction=0).clamp(min=1e-4))
+        mean, std = organ_statistics(features, organ, len(self.mean))
+        self.mean.copy_(mean)
+        self.std.copy_(std)
 
     def forward(
         self, features: Float[Tensor, "n d"], organ: Int[Tensor, " n"], study: Int[Tensor, " n"], studies: int

@@ -89,7 +89,8 @@ def build_network(
     network = ClassificationNetwork(model, head, space, global_image)
     if shared:
         start_from_text(head, targets, Scorer(initialization.release))
-    _mark(network, initialization.mode, config.fit.rank)
+    answering = "image_head" if global_image else "diagnosis_head"
+    mark_trainable(model, initialization.mode, config.fit.rank, answering if shared else None)
     return network.to(initialization.device)
 
 
@@ -137,17 +138,21 @@ def start_from_text(head: BagHead, targets: Sequence[Target], scorer: Scorer) ->
         start += target.width
 
 
-def _mark(network: ClassificationNetwork, mode: TuningMode, rank: int) -> None:
-    """Say which parameters learn: only those that the answers depend on, and of these what the mode trains."""
-    model = network.model
+def mark_trainable(model: DualEncoder, mode: TuningMode, rank: int, head: str | None = None) -> None:
+    """Say which parameters of a model learn: only those that what it is tuned for depends on, and of these what the
+    mode trains.
+
+    Args:
+        rank: of low-rank updates.
+        head: the one of its heads that is used; None: features before all heads.
+    """
     model.requires_grad_(mode == "full")
     if mode == "lora":
         add_lora(model.encoder, rank)
     for name in ("anatomy_head", "text_head", "diagnosis_head", "image_head"):
         part = getattr(model, name, None)
         if part is not None:
-            used = network.space == "shared" and name == ("image_head" if network.global_image else "diagnosis_head")
-            part.requires_grad_(used and mode != "probe")
+            part.requires_grad_(name == head and mode != "probe")
 
 
 def tuned_release(initialization: Initialization, model: DualEncoder) -> Release:

@@ -60,12 +60,12 @@ def read_passages(
     found = findings_by_study(store, set(study_ids))
     every = FactReader(readable, dictionaries.organs, dictionaries.abnormalities)
     rows = {name: _by_organ(several, every, sections) for name, several in found.items()}
-    counts: defaultdict[str, list[float]] = defaultdict(list)
+    positions: defaultdict[str, list[float]] = defaultdict(list)
     for name in sorted(training):
         spoken = rows.get(name, {})
         for position, organ in enumerate(spoken):
-            counts[organ].append(position / len(spoken))
-    usual = {organ: sum(places) / len(places) for organ, places in counts.items() if len(places) >= least}
+            positions[organ].append(position / len(spoken))
+    usual = {organ: sum(several) / len(several) for organ, several in positions.items() if len(several) >= least}
     organs = tuple(sorted(usual, key=lambda organ: (usual[organ], organ)))
     reader = FactReader(organs, dictionaries.organs, dictionaries.abnormalities)
     texts: dict[PassageKey, str] = {}
@@ -129,8 +129,8 @@ def _rendered(row: Finding, organ: str, dictionaries: Dictionaries) -> str:
 
 def _references(store: Store, study_ids: Sequence[str], sections: Sequence[str]) -> dict[str, str]:
     """The first of the sections that each report has."""
-    wanted, texts = set(study_ids), defaultdict[str, dict[str, str]](dict)
+    texts: dict[str, dict[str, str]] = {name: {} for name in study_ids}
     for name, section, text in store.table("reports").select("study_id", "section", "text").iter_rows():
-        if name in wanted:
+        if name in texts:
             texts[name][section] = text
     return {name: next((texts[name][one] for one in sections if one in texts[name]), "") for name in study_ids}

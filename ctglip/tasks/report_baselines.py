@@ -36,7 +36,7 @@ class PassageBaselines:
         study, organ: row and organ of each organ that can be read.
         raw: the model's features of each.
         dictionaries: their words.
-        least: training passages that an abnormality needs to be asked for.
+        least: training passages that an abnormality needs.
         scorer, diagnosis: the model's answers, and what they are read from; None: it has none.
     """
 
@@ -96,19 +96,22 @@ class PassageBaselines:
     def _neighbours(self) -> dict[int, str]:
         """The training study with the highest mean cosine similarity over the organs that both have."""
         unit = self._features / np.maximum(np.linalg.norm(self._features, axis=1, keepdims=True), 1e-9)
-        count = len(self.studies.study_ids)
-        total, shared = np.zeros((count, count)), np.zeros((count, count))
+        tests, names = self.studies.of(TEST), self.studies.study_ids
+        in_test, in_training = self._rows(TEST), self._rows(TRAIN)
+        position = np.zeros(len(names), np.int64)
+        position[tests], position[self.training] = np.arange(len(tests)), np.arange(len(self.training))
+        total, shared = np.zeros((2, len(tests), len(self.training)))
         for organ in self.passages.organs:
-            rows = np.flatnonzero(self.organ == organ)
-            owners = np.ix_(self.study[rows], self.study[rows])
-            total[owners] += unit[rows] @ unit[rows].T
-            shared[owners] += 1
+            here = self.organ == organ
+            queries, known = np.flatnonzero(in_test & here), np.flatnonzero(in_training & here)
+            cells = np.ix_(position[self.study[queries]], position[self.study[known]])
+            total[cells] += unit[queries] @ unit[known].T
+            shared[cells] += 1
         mean = np.divide(total, shared, out=np.full_like(total, -np.inf), where=shared > 0)
-        nearest = self.training[mean[:, self.training].argmax(1)]
-        names = self.studies.study_ids
+        nearest = self.training[mean.argmax(1)]
         return {
-            int(n): self.passages.texts.get((names[nearest[self.study[n]]], self.organ[n]), "")
-            for n in np.flatnonzero(self._rows(TEST))
+            int(n): self.passages.texts.get((names[nearest[position[self.study[n]]]], self.organ[n]), "")
+            for n in np.flatnonzero(in_test)
         }
 
     @cached_property
@@ -116,17 +119,19 @@ class PassageBaselines:
         """What enough training reports affirm of an organ, and enough do not."""
         counts: dict[Pair, int] = {}
         for number in self.training:
-            for fact in self.passages.facts.get(self.studies.study_ids[number], ()):
-                if fact.status == "affirmed" and fact.abnormality in self.dictionaries.abnormalities:
-                    counts[fact.organ, fact.abnormality] = counts.get((fact.organ, fact.abnormality), 0) + 1
+            for pair in self._affirmed[number]:
+                if pair[1] in self.dictionaries.abnormalities:
+                    counts[pair] = counts.get(pair, 0) + 1
         return tuple(sorted(p for p, n in counts.items() if self.least <= n <= len(self.training) - self.least))
 
+    @cached_property
+    def _affirmed(self) -> list[set[Pair]]:
+        """What the report of each study affirms."""
+        facts = (self.passages.facts.get(name, ()) for name in self.studies.study_ids)
+        return [{fact[:2] for fact in several if fact.status == "affirmed"} for several in facts]
+
     def _truth(self, pair: Pair, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-        names = self.studies.study_ids
-        affirmed = [
-            {fact[:2] for fact in self.passages.facts.get(name, ()) if fact.status == "affirmed"} for name in names
-        ]
-        return np.array([pair in affirmed[self.study[n]] for n in rows], np.int64)
+        return np.array([pair in self._affirmed[self.study[n]] for n in rows], np.int64)
 
     def _classified(self) -> dict[int, str]:
         """A logistic regression on the standardised features of each pair's organ."""
@@ -157,7 +162,7 @@ class PassageBaselines:
         self, probabilities: Callable[[Pair, Int[np.ndarray, " n"]], Float[np.ndarray, " n"] | None]
     ) -> dict[int, str]:
         """The dictionary's sentences of what is answered yes to, by the threshold with the best F1 on validation."""
-        said: dict[int, list[str]] = {int(n): [] for n in np.flatnonzero(self._rows(TEST))}
+        sentences: dict[int, list[str]] = {int(n): [] for n in np.flatnonzero(self._rows(TEST))}
         for pair in self.pairs:
             here = self.organ == pair[0]
             val, test = np.flatnonzero(self._rows(VAL) & here), np.flatnonzero(self._rows(TEST) & here)
@@ -167,8 +172,8 @@ class PassageBaselines:
             threshold = best_f1_threshold(self._truth(pair, val), scores[: len(val)]) if len(val) else None
             organ, abnormality = self.dictionaries.organs[pair[0]], self.dictionaries.abnormalities[pair[1]]
             for n in test[scores[len(val) :] >= (_EVEN if threshold is None else threshold)]:
-                said[int(n)].append(positive_prompts(abnormality, organ)[0])
-        return {n: " ".join(texts) or self._normal_text(self.organ[n]) for n, texts in said.items()}
+                sentences[int(n)].append(positive_prompts(abnormality, organ)[0])
+        return {n: " ".join(texts) or self._normal_text(self.organ[n]) for n, texts in sentences.items()}
 
 
 def frozen_baselines(

@@ -1,7 +1,7 @@
-"""Report generation: one passage an organ, written by a language model that is told of the organ's features.
+"""Report generation: one passage an organ, written by a language model that reads the organ's features.
 
 The truth is the store's reports, cut into passages by the parser's findings; the metric is the F1 of facts (organ,
-abnormality, status, side) by the same parser, with hallucinations, omissions and the likeness of words beside it.
+abnormality, status, side) by the same parser, with hallucinations, omissions and the likeness of words.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from ctglip.inference.encoding import Inputs, evaluating, read_organs
 from ctglip.inference.feature_cache import check_recipe
 from ctglip.inference.scoring import Dictionaries, dictionaries_of
 from ctglip.models.dual_encoder import DualEncoder
-from ctglip.models.lora import add_lora
 from ctglip.reports.contradictions import first_sound
 from ctglip.reports.parser import get_parser
 from ctglip.store.tables import Store
@@ -41,6 +40,7 @@ from ctglip.tasks.network import (
     FEATURES,
     FROZEN,
     initial_model,
+    mark_trainable,
     raw_width,
     reads_global_image,
     tuned_release,
@@ -163,12 +163,7 @@ class ReportGeneration(Task[ReportConfig]):
         model, organs = initial_model(initialization), self.passages.organs
         width = raw_width(model, reads_global_image(initialization.release, self.config))
         network = ReportNetwork(model, build_writer(width, organs, self.pieces, self.config.report))
-        model.requires_grad_(initialization.mode == "full")
-        if initialization.mode == "lora":
-            add_lora(model.encoder, self.config.fit.rank)
-        for name in ("anatomy_head", "text_head", "diagnosis_head", "image_head"):
-            if (part := getattr(model, name, None)) is not None:
-                part.requires_grad_(False)
+        mark_trainable(model, initialization.mode, self.config.fit.rank)
         network.to(initialization.device)
         self._standardise(network, self.inputs[initialization.name], rows)
         return network
@@ -221,7 +216,7 @@ class ReportGeneration(Task[ReportConfig]):
     def _targets(
         self, bags: Bags, instances: Int[np.ndarray, " n"]
     ) -> tuple[Int[Tensor, "n l"], Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """PassagePieces of passages, how many are to be written, and how much each passage counts."""
+        """Numbers of the pieces of passages, how many are to be written, and how much each passage counts."""
         settings, texts, weights = self.config.report, [], []
         unmentioned = settings.unmentioned
         for row in instances:
@@ -321,8 +316,9 @@ class ReportGeneration(Task[ReportConfig]):
         )
 
     def _baseline_point(self, name: str, draws: Draws, fraction: float, patients: int) -> LabelShare:
-        score, rest = draws[self.score], {n: interval_of(one) for n, one in draws.items() if n != self.score}
-        return LabelShare(name, "baseline", fraction, patients, interval_of(score), (float(score[0]),), {**rest})
+        score = draws[self.score]
+        rest: dict[str, Interval | float] = {n: interval_of(one) for n, one in draws.items() if n != self.score}
+        return LabelShare(name, "baseline", fraction, patients, interval_of(score), (float(score[0]),), rest)
 
     def save(
         self, out: Path, initialization: Initialization, network: nn.Module, results: TaskResults, run: FinishedRun

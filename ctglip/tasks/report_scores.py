@@ -95,5 +95,5 @@ def written_by_study(table: pl.DataFrame) -> dict[str, list[str]]:
     return found
 
 
-def _share(part: Float[np.ndarray, " d"], whole: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+def _share(part: Float[np.ndarray, " d"], total: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
+    return np.divide(part, total, out=np.full(len(part), np.nan), where=total > 0)

@@ -22,6 +22,7 @@ from ctglip.inference.encoding import evaluating
 from ctglip.models.text_weights import quiet, text_state
 from ctglip.models.weights.matching import load_unique_state, unique_state
 from ctglip.reports.wordpiece import WordPieceSettings, learn_pieces
+from ctglip.tasks.head import organ_statistics
 from ctglip.tasks.report_settings import ReportTaskSettings, WritingSettings
 
 _TIDY = (
@@ -61,12 +62,12 @@ class PassagePieces:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some pieces, up to the first end."""
-        kept = []
+        piece_ids = []
         for number in ids:
             if number in (self.end, self.pad):
                 break
-            kept.append(int(number))
-        text = " ".join(self.tokenizer.decode(kept).split())
+            piece_ids.append(int(number))
+        text = " ".join(self.tokenizer.decode(piece_ids).split())
         return _with_capitals(text) if self.lower else text
 
 
@@ -167,7 +168,7 @@ class OrganWriter(nn.Module):
         organs: names by number.
         pieces: how texts become numbers.
         language: a causal language model of transformers.
-        settings: how it is told of organs.
+        settings: of the task.
 
     Attributes:
         mean, std: features are standardised by these buffers.
@@ -191,8 +192,8 @@ class OrganWriter(nn.Module):
         self.organ = nn.Embedding(len(organs), width)
         self.read = nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Linear(width, settings.tokens * width))
         nn.init.normal_(self.organ.weight, std=0.02)
-        self.looks = settings.condition == "cross_attention"
-        if self.looks and not getattr(self.language.config, "add_cross_attention", False):
+        self.cross_attention = settings.condition == "cross_attention"
+        if self.cross_attention and not getattr(self.language.config, "add_cross_attention", False):
             raise ModelError(
                 f"The language model {settings.language.name!r} has no cross-attention.",
                 code="language_model",
@@ -204,16 +205,15 @@ class OrganWriter(nn.Module):
     @torch.no_grad()
     def standardise(self, features: Float[Tensor, "n d"], organ: Int[Tensor, " n"]) -> None:
         """Take each organ's mean, and the standard deviation around it over all organs, from some features."""
-        organs = len(self.mean)
-        counts = torch.bincount(organ, minlength=organs).clamp(min=1)
-        self.mean.copy_(features.new_zeros(organs, features.shape[1]).index_add(0, organ, features) / counts[:, None])
-        self.std.copy_((features - self.mean[organ]).std(0, correction=0).clamp(min=1e-4))
+        mean, std = organ_statistics(features, organ, len(self.mean))
+        self.mean.copy_(mean)
+        self.std.copy_(std)
 
     def tokens(self, features: Float[Tensor, "n d"], organ: Int[Tensor, " n"]) -> Float[Tensor, "n k w"]:
-        """What the language model is told of organs: which one, and what was seen."""
-        seen = self.read((features.float() - self.mean[organ]) / self.std)
+        """What stands for organs in the language model: one token for which it is, then those of its features."""
+        read = self.read((features.float() - self.mean[organ]) / self.std)
         named = self.organ(organ)[:, None]
-        return torch.cat([named, seen.unflatten(1, (self.settings.tokens, -1))], dim=1)
+        return torch.cat([named, read.unflatten(1, (self.settings.tokens, -1))], dim=1)
 
     def forward(
         self, features: Float[Tensor, "n d"], organ: Int[Tensor, " n"], texts: Int[Tensor, "n l"]
@@ -222,25 +222,25 @@ class OrganWriter(nn.Module):
         ends = texts == self.pieces.end
         ends[:, 0] = False  # of vocabularies that begin and end alike
         known = ends.cumsum(1) - ends.long() == 0  # padding may be the end once more
-        lengths, told = known.sum(1), self.tokens(features, organ)
-        lost = told.new_zeros(len(texts))
+        lengths, organ_tokens = known.sum(1), self.tokens(features, organ)
+        lost = organ_tokens.new_zeros(len(texts))
         for rows in lengths.argsort().chunk(_GROUPS):  # alike in length: padding is counted too
             width = int(lengths[rows].max())
-            logits = self._logits(told[rows], texts[rows, : width - 1], known[rows, : width - 1])
+            logits = self._logits(organ_tokens[rows], texts[rows, : width - 1], known[rows, : width - 1])
             each = F.cross_entropy(logits.float().transpose(1, 2), texts[rows, 1:width], reduction="none")
             lost = lost.index_add(0, rows, (each * known[rows, 1:width]).sum(1))
         return lost
 
     def _logits(
-        self, told: Float[Tensor, "n k w"], words: Int[Tensor, "n l"], known: Bool[Tensor, "n l"]
+        self, organ_tokens: Float[Tensor, "n k w"], words: Int[Tensor, "n l"], known: Bool[Tensor, "n l"]
     ) -> Float[Tensor, "n l v"]:
         """What is expected behind each piece."""
-        if self.looks:
-            found = self.language(input_ids=words, attention_mask=known.long(), encoder_hidden_states=told)
+        if self.cross_attention:
+            found = self.language(input_ids=words, attention_mask=known.long(), encoder_hidden_states=organ_tokens)
             return found.logits
-        embedded = torch.cat([told, self.language.get_input_embeddings()(words)], dim=1)
-        there = torch.cat([known.new_ones(told.shape[:2]), known], dim=1)
-        return self.language(inputs_embeds=embedded, attention_mask=there.long()).logits[:, told.shape[1] :]
+        embedded = torch.cat([organ_tokens, self.language.get_input_embeddings()(words)], dim=1)
+        there = torch.cat([known.new_ones(organ_tokens.shape[:2]), known], dim=1)
+        return self.language(inputs_embeds=embedded, attention_mask=there.long()).logits[:, organ_tokens.shape[1] :]
 
     def write(
         self, features: Float[Tensor, "n d"], organ: Int[Tensor, " n"], writing: WritingSettings
@@ -257,27 +257,29 @@ class OrganWriter(nn.Module):
                 found += [list(dict.fromkeys(texts[n : n + several])) for n in range(0, len(texts), several)]
         return found
 
-    def _generate(self, told: Float[Tensor, "n k w"], writing: WritingSettings, several: int) -> Int[Tensor, "m l"]:
-        """PassagePieces of ``several`` passages for each organ."""
-        drawn = writing.temperature > 0
+    def _generate(
+        self, organ_tokens: Float[Tensor, "n k w"], writing: WritingSettings, several: int
+    ) -> Int[Tensor, "m l"]:
+        """Numbers of the pieces of ``several`` passages for each organ."""
+        sampled = writing.temperature > 0
         how: dict[str, Any] = {
             "max_new_tokens": self.settings.length - 1,
-            "num_beams": 1 if drawn and writing.beams == 1 else max(writing.beams, several),
+            "num_beams": 1 if sampled and writing.beams == 1 else max(writing.beams, several),
             "num_return_sequences": several,
-            "do_sample": drawn,
+            "do_sample": sampled,
             "pad_token_id": self.pieces.pad,
             "eos_token_id": self.pieces.end,
         }
-        if drawn:
+        if sampled:
             how["temperature"] = writing.temperature
-        begin = torch.full((len(told), 1), self.pieces.begin, device=told.device)
+        begin = torch.full((len(organ_tokens), 1), self.pieces.begin, device=organ_tokens.device)
         with quiet():
-            if self.looks:
+            if self.cross_attention:
                 ids = self.language.generate(
-                    input_ids=begin, attention_mask=torch.ones_like(begin), encoder_hidden_states=told, **how
+                    input_ids=begin, attention_mask=torch.ones_like(begin), encoder_hidden_states=organ_tokens, **how
                 )
                 return ids[:, 1:]
-            words = torch.cat([told, self.language.get_input_embeddings()(begin)], dim=1)
+            words = torch.cat([organ_tokens, self.language.get_input_embeddings()(begin)], dim=1)
             there = torch.ones(words.shape[:2], dtype=torch.long, device=words.device)
             return self.language.generate(inputs_embeds=words, attention_mask=there, **how)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +98,7 @@ def report(out: Path, quick: bool) -> dict[str, Any]:
     store = cohort(out, size)
     run = pretrained(out, store, size["steps"])
     results = tuned(out, run, store, size)
-    permuted = json.loads(json.dumps(of_others(out, run, store, size), default=vars))
-    points = [*results["points"], permuted]
+    points = [*results["points"], asdict(of_others(out, run, store, size))]
     names = ("affirmed_f1", "hallucination_rate", "omission_rate", "bleu4", "rouge_l")
     lines = [f"| written by | clinical F1 | {' | '.join(names)} | seeds |", "|---" * (len(names) + 3) + "|"]
     for point in points:
@@ -113,5 +112,5 @@ def report(out: Path, quick: bool) -> dict[str, Any]:
     if share is not None:
         lines.append(f"affirmed F1 is {share:.2f} of that of zero-shot answers.")
     print_line("\n".join([*lines, f"{results['patients']} test patients; {seconds:.0f} s."]))
-    kept = {key: results[key] for key in ("differences", "patients", "studies", "notes")}
-    return {"size": size, "seconds": seconds, "share_of_zero_shot": share, "points": points, **kept}
+    rest = {key: results[key] for key in ("differences", "patients", "studies", "notes")}
+    return {"size": size, "seconds": seconds, "share_of_zero_shot": share, "points": points, **rest}

@@ -147,4 +147,5 @@ def test_odd_requests_are_the_senders_fault(ward: Ward, method: str, path: str) 
 
 def test_what_is_not_there_is_an_error_as_all_are(ward: Ward) -> None:
     assert ward.get("/api/nothing", 404)["error"]["code"] == "not_found"
-    assert ward.client.patch("/api/scans").json()["error"]["message"] == "Method Not Allowed."
+    error = ward.client.patch("/api/scans").json()["error"]
+    assert (error["message"], error["code"]) == ("Method Not Allowed.", "method_not_allowed")

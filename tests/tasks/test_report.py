@@ -15,12 +15,13 @@ import torch
 from ctglip.config import validate
 from ctglip.errors import CohortError, ModelError
 from ctglip.evaluation.bootstrap import draw_patients
-from ctglip.inference.scoring import dictionaries_of
+from ctglip.inference.scoring import Dictionaries, dictionaries_of
 from ctglip.models.release import load_release
 from ctglip.reports.parser import get_parser
 from ctglip.store.tables import Store
 from ctglip.tasks.base import Initialization
-from ctglip.tasks.passages import read_passages
+from ctglip.tasks.passages import Passages, read_passages
+from ctglip.tasks.report_baselines import PassageBaselines
 from ctglip.tasks.report_generation import ReportGeneration
 from ctglip.tasks.report_scores import PassageJudge
 from ctglip.tasks.report_settings import ReportTaskSettings, WritingSettings
@@ -28,8 +29,11 @@ from ctglip.tasks.report_writer import build_writer, load_writer, pieces_for, sa
 from ctglip.tasks.results import BootstrapPatients, TaskRun
 from ctglip.tasks.runs import train_run
 from ctglip.tasks.settings import FinetuneConfig, ReportConfig
+from ctglip.tasks.studies import Studies
 from ctglip.tasks.tuning import finetune
 from ctglip.training.callbacks import Callbacks, Stopped
+from ctglip.vocabulary.abnormalities import load_abnormalities
+from ctglip.vocabulary.organs import load_organs
 from tests.training.tiny import write_tiny_store
 
 
@@ -246,6 +250,22 @@ def test_a_report_is_right_about_itself(tiny: tuple[Store, Path], run: Path) -> 
     assert (draws["affirmed_f1"] == 1).all()
     assert (draws["hallucination_rate"] == 0).all()
     assert (draws["omission_rate"] == 0).all()
+
+
+def test_the_nearest_study_is_that_whose_organs_are_most_alike_on_average() -> None:
+    """Over the organs that both have: the second training study has no spleen."""
+    names, splits = ("a", "b", "c", "x", "y"), ("train", "train", "train", "test", "test")
+    studies = Studies((), names, np.zeros((5, 0), np.float32), names, splits, ())
+    texts = {(name, organ): f"{organ} of {name}" for name in names for organ in ("liver", "spleen")}
+    passages = Passages(("liver", "spleen"), texts, frozenset(), {}, {})
+    study, organ = np.array([0, 0, 1, 2, 2, 3, 3, 4]), np.array(["liver", "spleen"], object)[[0, 1, 0, 0, 1, 0, 1, 0]]
+    raw = np.array([[2, 0], [0, 1], [-1, 2], [-1, -2], [0, -1], [1, -3], [0, -1], [-1, 3]], np.float32)
+    dictionaries = Dictionaries(load_organs(), load_abnormalities())
+    made = PassageBaselines(passages, studies, np.arange(3), study, organ, raw, dictionaries, 1)
+    found = {(name, organ): text for name, organ, text in made.written("neighbour").iter_rows()}
+    assert found == {
+        ("x", "liver"): "liver of c", ("x", "spleen"): "spleen of c", ("y", "liver"): "liver of b",
+    }  # fmt: skip
 
 
 def test_a_store_without_reports_is_named(run: Path, tmp_path: Path) -> None:
