@@ -177,10 +177,10 @@ def _gunzip(stream: io.RawIOBase, size: int, path: Path, error: type[CTGLIPError
             member = member or igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
             part = np.frombuffer(member.decompress(block), np.uint8)
             if used + len(part) > len(room):
-                wanted = used + len(part)
+                length = used + len(part)
                 if needed is not None:
-                    wanted = max(wanted, min(needed if wanted <= needed else needed + _BEYOND, _MOST * size))
-                room = np.concatenate([room[:used], np.empty(wanted - used, np.uint8)])
+                    length = max(length, min(needed if length <= needed else needed + _BEYOND, _MOST * size))
+                room = np.concatenate([room[:used], np.empty(length - used, np.uint8)])
             room[used : used + len(part)] = part
             used, block = used + len(part), b""
             if member.eof:

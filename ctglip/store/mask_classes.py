@@ -45,7 +45,12 @@ class MaskClass:
     def draws(self, lesion: LesionAnnotation) -> bool:
         """Whether a drawn finding is of this class."""
         named = self.finding in (lesion.abnormality, lesion.theirs)
-        return named and (self.boxes or lesion.layer is not None) and self.organ in (None, lesion.organ)
+        return (
+            not self.is_organ
+            and named
+            and (self.boxes or lesion.layer is not None)
+            and self.organ in (None, lesion.organ)
+        )
 
 
 def mask_classes(names: Sequence[str], store: Store, organs: OrganDictionary) -> tuple[MaskClass, ...]:
@@ -69,11 +74,11 @@ def _mask_class(name: str, store: Store, organs: OrganDictionary) -> MaskClass:
                                   fix="Name an organ that has a label in organ_dictionary/organs.yaml.")  # fmt: skip
         return MaskClass(name, tuple(sorted(labels)))
     organ, _, finding = name.rpartition(":")
-    drawn = drawn_findings(store)
-    if finding in drawn and (not organ or organ in organs):
+    annotated = annotated_findings(store)
+    if finding in annotated and (not organ or organ in organs):
         return MaskClass(name, (), organ or None, finding, store.info.modality == "cxr")
-    near = difflib.get_close_matches(name, (*organs.names, *drawn), n=3, cutoff=0.5)
-    has = f"it has drawn {', '.join(sorted(drawn)[:6])}" if drawn else "it has none that are drawn"
+    near = difflib.get_close_matches(name, (*organs.names, *annotated), n=3, cutoff=0.5)
+    has = f"it has drawn {', '.join(sorted(annotated)[:6])}" if annotated else "it has none that are drawn"
     raise VocabularyError(
         f"{name!r} is neither an organ of the dictionary nor a drawn finding of the store ({has}).",
         code="unknown_target",
@@ -81,7 +86,7 @@ def _mask_class(name: str, store: Store, organs: OrganDictionary) -> MaskClass:
     )
 
 
-def drawn_findings(store: Store) -> frozenset[str]:
+def annotated_findings(store: Store) -> frozenset[str]:
     """What the store's drawn findings are called, by the dictionary and by their makers; of radiographs regions too."""
     lesions = store.table("lesions")
     if store.info.modality == "cxr":
@@ -103,11 +108,11 @@ def class_map(
         None where its masks say nothing of a class.
     """
     lesions = study.lesions()
-    finding_asked = any(not one.is_organ for one in classes)
-    if finding_asked and undrawn == "leave_out" and not lesions and not study.regions():
+    any_organ, any_finding = any(one.is_organ for one in classes), any(not one.is_organ for one in classes)
+    if any_finding and undrawn == "leave_out" and not lesions and not study.regions():
         return None
-    organs = study.organs() if any(one.is_organ for one in classes) else None
-    if organs is None and any(one.is_organ for one in classes):
+    organs = study.organs() if any_organ else None
+    if any_organ and organs is None:
         return None
     found = np.zeros(study.shape, np.uint8)
     for number, one in enumerate(classes, start=1):

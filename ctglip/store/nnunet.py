@@ -78,7 +78,9 @@ def export_nnunet(
     splits = dict(store.table("splits").select("study_id", "split").iter_rows())
     folder, cases, left_out = out / f"Dataset{number:03d}_{name}", dict[str, list[str]](train=[], val=[], test=[]), []
     study_ids = list(store.study_ids)
-    for done, study_id in enumerate(study_ids, start=1):
+    for done, study_id in enumerate(study_ids):
+        if progress:
+            progress(done, len(study_ids))
         study, split = store.study(study_id), splits.get(study_id)
         labels = class_map(study, classes, undrawn) if split in cases else None
         if labels is None or split is None:
@@ -88,8 +90,8 @@ def export_nnunet(
             write_nifti(folder / f"images{_FOLDERS[split]}" / f"{study_id}_{channel:04d}.nii.gz", image, study.affine)
         write_nifti(folder / f"labels{_FOLDERS[split]}" / f"{study_id}.nii.gz", labels, study.affine)
         cases[split].append(study_id)
-        if progress:
-            progress(done, len(study_ids))
+    if progress:
+        progress(len(study_ids), len(study_ids))
     if not cases["train"]:
         raise CohortError("No study of the split 'train' has the masks.", code="empty_split", fix="Name other targets.")
     write_json(folder / "dataset.json", _dataset(classes, windows_hu, len(cases["train"]) + len(cases["val"])))

@@ -3,7 +3,6 @@ The truth is the store's masks; the score is Dice, as a mean over classes of the
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from ctglip.tasks.base import Initialization, Task, TaskBatch, TaskObjective, sa
 from ctglip.tasks.ct_patches import Edges, PatchVolume, patch_batch, patch_volume
 from ctglip.tasks.ct_segmentation_network import CtSegmentationNetwork, segment_volume, supervised_loss
 from ctglip.tasks.ct_segmentation_scores import SCORES, compare_classes
+from ctglip.tasks.network import initial_model
 from ctglip.tasks.results import BootstrapPatients, FinishedRun, TaskResults, compare_runs
 from ctglip.tasks.settings import CtSegmentationConfig, CtSegmentationTaskSettings
 from ctglip.tasks.studies import TEST, TRAIN, VAL, Studies
@@ -100,8 +100,9 @@ class PatchGrid:
 
         Raises:
             ConfigError: the patch does not fit an encoder.
+            ModelError: code ``other_modality``: one of the models reads radiographs.
         """
-        view = ScanView.of(releases[0])
+        view, *_ = [ScanView.of(release) for release in releases]
         found = cls(settings.spacing_mm or view.spacing_mm, settings.patch or view.patch)
         for release in releases:
             steps = release.model.encoder.strides[-1]
@@ -172,12 +173,8 @@ class CtSegmentation(Task[CtSegmentationConfig]):
 
     def network(self, initialization: Initialization, rows: Int[np.ndarray, " n"]) -> CtSegmentationNetwork:  # noqa: ARG002
         """The model's encoder, left as it is by ``mode: probe``, and a decoder."""
-        release = initialization.release
-        model = copy.deepcopy(release.model)
-        if initialization.random:
-            model = DualEncoder(release.model.settings, release.model.inputs)
-            model.encoder.load_pretrained()
-        return decoder_on(release, model, len(self.classes), self.config.segmentation, initialization.mode == "probe")
+        model, frozen = initial_model(initialization), initialization.mode == "probe"
+        return decoder_on(initialization.release, model, len(self.classes), self.config.segmentation, frozen)
 
     def loss(self, rows: Int[np.ndarray, " n"]) -> Callable[[Tensor, Tensor], Tensor]:  # noqa: ARG002
         """Dice and cross entropy at several scales."""
@@ -228,13 +225,13 @@ class CtSegmentation(Task[CtSegmentationConfig]):
 
     def draws(self, run: FinishedRun, patients: BootstrapPatients) -> Float[np.ndarray, " draws"]:
         """Dice: the mean over classes of the means over scans that show them; a draw without a class leaves it out."""
-        each = [self._drawn(run.table("scores"), one.name, "dice", patients) for one in self.classes]
+        each = [self._draws_of(run.table("scores"), one.name, "dice", patients) for one in self.classes]
         known = np.stack([one for one in each if one is not None])
         counted = np.isfinite(known)
         sums = np.where(counted, known, 0.0).sum(0)
         return np.divide(sums, counted.sum(0), out=np.full(len(sums), np.nan), where=counted.any(0))
 
-    def _drawn(
+    def _draws_of(
         self, table: pl.DataFrame, target: str, column: str, patients: BootstrapPatients
     ) -> Float[np.ndarray, " draws"] | None:
         """A score of a class in each draw of the patients; None where no test scan shows it or nobody measured it."""
@@ -253,7 +250,7 @@ class CtSegmentation(Task[CtSegmentationConfig]):
             tables, found = [run.table("scores") for run in seeds], {}
             for one in self.classes:
                 for column in SCORES:
-                    draws = [self._drawn(table, one.name, column, patients) for table in tables]
+                    draws = [self._draws_of(table, one.name, column, patients) for table in tables]
                     known = [each for each in draws if each is not None]
                     if known:
                         found[f"{one.name} {_NAMES[column]}"] = interval_of(np.mean(known, axis=0))

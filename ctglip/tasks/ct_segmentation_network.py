@@ -173,10 +173,10 @@ class CtSegmentationNetwork(HeadOnEncoder):
             torch.cat([images, images.new_zeros(len(images), missing, *images.shape[2:])], 1) if missing else images
         )
         logits = self.head(images, self.features(padded).levels)
-        wanted = logits if self.training else logits[:1]
+        answers = logits if self.training else logits[:1]
         shape = images.shape[2:]
         return torch.stack([one if one.shape[2:] == shape else F.interpolate(one, shape, mode="trilinear")
-                            for one in wanted], dim=1)  # fmt: skip
+                            for one in answers], dim=1)  # fmt: skip
 
 
 def supervised_loss(settings: CtSegmentationTaskSettings) -> Callable[[Tensor, Tensor], Tensor]:

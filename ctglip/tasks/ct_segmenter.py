@@ -29,12 +29,10 @@ from ctglip.modality import MODALITIES, looks_like
 from ctglip.models.device import resolve_device
 from ctglip.models.release import load_release
 from ctglip.tasks.ct_patches import patch_volume
-from ctglip.tasks.ct_segmentation import PatchGrid, ScanView, class_shares, classes_on, decoder_on
+from ctglip.tasks.ct_segmentation import CtSegmentation, PatchGrid, ScanView, class_shares, classes_on, decoder_on
 from ctglip.tasks.settings import CtSegmentationTaskSettings
 from ctglip.types import QualityCheck, spacing_of
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
-
-HEAD = "ct_segmentation"
 
 
 @dataclass(frozen=True)
@@ -88,11 +86,11 @@ class ScanSegmenter:
     """
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
-        about = folder / "head" / f"{HEAD}.json"
+        about = folder / "head" / f"{CtSegmentation.head_file}.json"
         release = load_release(folder)
         if not about.is_file():
             raise ModelError(
-                f"{folder} holds a model that segments no scans: it has no head/{HEAD}.json.",
+                f"{folder} holds a model that segments no scans: it has no head/{about.name}.",
                 code="no_segmentation",
                 fix="Train one: ctglip finetune RUN STORE OUT --config finetune/ct_segmentation, and name OUT.",
             )

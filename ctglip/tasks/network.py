@@ -98,9 +98,7 @@ def initial_model(initialization: Initialization) -> DualEncoder:
     """A model of one's own to train: a copy of the release's, or one with random weights."""
     if not initialization.random:
         return copy.deepcopy(initialization.release.model)
-    model = DualEncoder(initialization.release.model.settings, initialization.release.model.inputs)
-    model.encoder.load_pretrained()
-    return model
+    return DualEncoder(initialization.release.model.settings, initialization.release.model.inputs)
 
 
 def reads_global_image(release: Release, config: OrganTaskConfig) -> bool:

@@ -8,7 +8,6 @@ rest, each over the pixels of all radiographs (BenchX's).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,6 @@ from ctglip.inference.cxr_reader import RadiographOrganReader
 from ctglip.inference.encoding import evaluating
 from ctglip.inference.feature_cache import check_recipe
 from ctglip.inference.model_readers import reader_of
-from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.release import Release, load_release
 from ctglip.store.mask_classes import class_map, mask_classes
 from ctglip.store.tables import Store
@@ -45,6 +43,7 @@ from ctglip.tasks.base import (
     save_head,
     save_tuned_encoder,
 )  # fmt: skip
+from ctglip.tasks.network import initial_model
 from ctglip.tasks.results import BootstrapPatients, FinishedRun, TaskResults, compare_runs
 from ctglip.tasks.segmentation_heads import SegmentationNetwork, compare_masks, pooled_dice, segmentation_loss
 from ctglip.tasks.settings import SegmentationConfig, SegmentationTaskSettings
@@ -95,12 +94,12 @@ class Segmentation(Task[SegmentationConfig]):
             check_recipe(store, one.release)
         release, settings = initializations[0].release, config.segmentation
         window = _window(release)
-        wanted = mask_classes([settings.target], store, load_organs(release.organ_dictionary / "organs.yaml"))
+        classes = mask_classes([settings.target], store, load_organs(release.organ_dictionary / "organs.yaml"))
 
         def load(name: str, _: Sequence[str]) -> list[MaskedRadiograph]:
             study = store.study(name)
-            image, drawn = cxr_input(study.image(), window), class_map(study, wanted, settings.undrawn)
-            mask = None if drawn is None else resized(drawn.astype(np.float32), image.pixels.shape)
+            image, labels = cxr_input(study.image(), window), class_map(study, classes, settings.undrawn)
+            mask = None if labels is None else resized(labels.astype(np.float32), image.pixels.shape)
             return [(image, None if mask is None else mask >= 0.5)]
 
         capacity = int(config.fit.keep_gb * 1e9 / (3 * stored_edge(window) ** 2))
@@ -113,11 +112,7 @@ class Segmentation(Task[SegmentationConfig]):
 
     def network(self, initialization: Initialization, rows: Int[np.ndarray, " n"]) -> SegmentationNetwork:  # noqa: ARG002
         """The model's encoder, left as it is by ``mode: probe``, and a head."""
-        release = initialization.release
-        encoder = copy.deepcopy(release.model.encoder)
-        if initialization.random:
-            encoder = DualEncoder(release.model.settings, release.model.inputs).encoder
-            encoder.load_pretrained()
+        encoder = initial_model(initialization).encoder
         return SegmentationNetwork(encoder, self.config.segmentation, initialization.mode == "probe")
 
     def loss(self, rows: Int[np.ndarray, " n"]) -> Callable[[Tensor, Tensor], Tensor]:  # noqa: ARG002

@@ -53,7 +53,11 @@ def test_nnunet_reads_what_is_written(tiny: Store, tmp_path: Path) -> None:
 
 def test_channels_are_a_models_windows_and_unlooked_studies_are_left_out(tiny: Store, tmp_path: Path) -> None:
     classes = mask_classes([CYST], tiny, ORGANS)
-    found = export_nnunet(tiny, tmp_path, classes, windows_hu=((-100, 100), (0, 400)), undrawn="leave_out")
+    calls: list[tuple[int, int]] = []
+    windows = ((-100, 100), (0, 400))
+    found = export_nnunet(tiny, tmp_path, classes, windows_hu=windows, undrawn="leave_out",
+                          progress=lambda done, studies: calls.append((done, studies)))  # fmt: skip
+    assert calls == [(done, 12) for done in range(13)], "studies that are left out are done too"
     drawn = set(tiny.table("lesions")["study_id"])
     assert set(found.left_out) == set(tiny.study_ids) - drawn
     folder = Path(found.folder)

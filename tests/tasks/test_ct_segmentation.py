@@ -33,6 +33,7 @@ from ctglip.tasks.ct_segmentation_scores import compare_classes, lesion_f1
 from ctglip.tasks.settings import CtSegmentationConfig, CtSegmentationTaskSettings, FinetuneConfig
 from ctglip.tasks.tuning import finetune
 from ctglip.training.callbacks import Callbacks
+from ctglip.types import LesionAnnotation
 from tests.inference.tiny_cxr import cxr_release, saved
 from tests.tasks.blobs import write_blobs
 from tests.training.tiny import ORGANS, write_word_bert
@@ -76,6 +77,13 @@ def test_classes_are_organs_and_drawn_findings(blobs: Store) -> None:
     assert np.array_equal(class_map(study, (theirs,)) == 1, found == 2)
     assert not class_map(blobs.study("b000"), (spots,)).any()
     assert class_map(blobs.study("b000"), (liver, spots), "leave_out") is None
+
+
+def test_a_finding_without_a_name_in_the_dictionary_is_no_part_of_an_organ() -> None:
+    nameless = LesionAnnotation("lungs", None, "spot", (0, 2, 0, 2, 0, 2), 0, 1)
+    assert not MaskClass("liver", (5,)).draws(nameless)
+    assert MaskClass("spot", (), None, "spot").draws(nameless)
+    assert not MaskClass("liver:spot", (), "liver", "spot").draws(nameless)
 
 
 @pytest.mark.parametrize(
@@ -311,6 +319,8 @@ def test_what_cannot_be_is_said(blobs: Store, run: Path, tmp_path: Path) -> None
     radiographs = saved(tmp_path / "cxr", cxr_release(write_word_bert(tmp_path / "bert")))
     with pytest.raises(ModelError, match="trained on radiographs"):
         finetune(radiographs, blobs.path, tmp_path / "b", None, config())
+    with pytest.raises(ModelError, match="trained on radiographs"):
+        finetune(run, blobs.path, tmp_path / "d", None, config(baselines=(str(radiographs),)))
     with pytest.raises(ConfigError, match="is no multiple of"):
         finetune(run, blobs.path, tmp_path / "c", None, config(segmentation={"patch": [16, 16, 15]}))
     with pytest.raises(ConfigError, match="overlpa"):

@@ -14,7 +14,9 @@ from ctglip.models.encoders.nnunet import NNUNetSettings
 from ctglip.models.release import load_release
 from ctglip.models.state_export import save_nnunet
 from ctglip.store.tables import Store
+from ctglip.tasks.base import Initialization
 from ctglip.tasks.ct_segmenter import ScanSegmenter
+from ctglip.tasks.network import initial_model
 from ctglip.tasks.starts import encoder_release, names_encoder
 from ctglip.tasks.tuning import finetune
 from tests.tasks.blobs import write_blobs
@@ -58,6 +60,16 @@ def test_a_trained_nnunet_and_nothing_are_starts(blobs: Store, trained_nnunet: P
     assert not release.aligned
     assert str(trained_nnunet) in json.dumps(release.provenance["started_from"])
     assert ScanSegmenter(tmp_path / "out").settings.targets == ("liver",)
+
+
+def test_scratch_beside_released_weights_is_random(blobs: Store, trained_nnunet: Path) -> None:
+    release = encoder_release(f"nnunet={trained_nnunet}", blobs)
+    own, scratch = (initial_model(Initialization("x", release, random, "full")).encoder for random in (False, True))
+    theirs = release.model.encoder.state_dict()
+    assert all(torch.equal(theirs[name], value) for name, value in own.state_dict().items())
+    weights = {name: value for name, value in scratch.state_dict().items() if value.ndim > 1}
+    assert weights
+    assert not any(torch.equal(theirs[name], value) for name, value in weights.items())
 
 
 def test_weights_that_are_pickled_code_are_refused(blobs: Store, trained_nnunet: Path) -> None:
