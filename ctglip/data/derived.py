@@ -9,6 +9,7 @@ machine hold them once. ``derived/`` can be deleted whenever nothing trains.
 from __future__ import annotations
 
 import fcntl
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from ctglip.store.tables import Store
 from ctglip.types import Progress
 
 DERIVED = "derived"
+_NAMES = "arrays.json"
+"""Names the arrays of a folder."""
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -46,20 +49,23 @@ def derived(
     if (found := _read(folder)) is not None:
         return found
     work = folder.with_name(f".{folder.name}.parts")
+    made: dict[int, Arrays] = {}
+
+    def every() -> Arrays:
+        return joined([made.get(number) or make() for number, make in enumerate(parts)])
+
     try:
-        made: dict[int, Arrays] = {}
         for wait in (False, True):  # first those that nobody else is making
             for number, make in enumerate(parts):
                 if number not in made and (part := _once(work / f"{number:05d}", make, wait, folder)) is not None:
                     made[number] = part
                     if progress is not None:
                         progress(len(made), len(parts))
-        every = [made.get(number, {}) for number in range(len(parts))]
-        found = _once(folder, lambda: joined(every), wait=True, folder=folder)
+        found = _once(folder, every, wait=True, folder=folder)
         assert found is not None
         remove(work)
     except OSError:  # a full disk, or one that may not be written, or all was there meanwhile
-        return _read(folder) or joined([make() for make in parts])
+        return _read(folder) or every()
     return found
 
 
@@ -69,7 +75,7 @@ def _once(target: Path, make: Callable[[], Arrays], wait: bool, folder: Path) ->
     if (found := _read(target)) is not None:
         return found
     with claimed(target, wait) as held:
-        if not held or (target != folder and folder.exists()):
+        if not held or (target != folder and _read(folder) is not None):
             return None
         if (found := _read(target)) is None:
             found = make()
@@ -77,16 +83,16 @@ def _once(target: Path, make: Callable[[], Arrays], wait: bool, folder: Path) ->
                 temporary.mkdir()
                 for name, array in found.items():
                     np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+                (temporary / _NAMES).write_text(json.dumps(list(found)), encoding="utf-8")
             found = _read(target) or found
         return found
 
 
 def _read(folder: Path) -> Arrays | None:
-    """The arrays of a folder, memory-mapped; None where it is not there, or damaged."""
+    """The arrays of a folder, memory-mapped; None where one is not there, or damaged."""
     with suppress(OSError, ValueError, EOFError):
-        files = sorted(folder.glob("*.npy"))
-        return {path.stem: np.asarray(np.load(path, mmap_mode="r")) for path in files} if files else None
-    remove(folder)
+        names = json.loads((folder / _NAMES).read_bytes())
+        return {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in names}
     return None
 
 

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,8 +21,9 @@ from ctglip.data.instances import InstanceTable, instance_arrays
 from ctglip.store.findings import findings_by_study
 from ctglip.store.tables import Store
 from ctglip.types import Progress
-from ctglip.vocabulary.abnormalities import AbnormalityDictionary
-from ctglip.vocabulary.organs import OrganDictionary
+from ctglip.vocabulary.abnormalities import AbnormalityDictionary, load_abnormalities
+from ctglip.vocabulary.organs import OrganDictionary, load_organs
+from ctglip.vocabulary.prompts import load_abnormality_templates
 
 VERSION = 1
 """Raised when the same tables, dictionaries and settings give others than before."""
@@ -109,12 +112,18 @@ def split_captions(store: Store, wanted: Organs, rules: CaptionRules, progress: 
         progress: called with (parts done, parts) while they are derived.
     """
     settings = [rules.unmentioned_as_negative, rules.mirrored, sorted(rules.held_out)]
-    dictionaries = [rules.organs.hash, rules.abnormalities.hash]
-    key = [VERSION, store.version("findings"), dictionaries, settings, wanted.hash]
+    key = [VERSION, version("ctglip"), store.version("findings"), _dictionaries(rules), settings, wanted.hash]
     starts = range(0, max(len(wanted.study_ids), 1), STUDIES)
     parts = [partial(_captions_of, store, wanted, range(start, start + STUDIES), rules) for start in starts]
     joined = partial(join_captions, rules=rules)
     return CaptionTable(derived(store, "captions", key, parts, joined, progress), rules)
+
+
+def _dictionaries(rules: CaptionRules) -> list[Any]:
+    """All that captions depend on of the dictionaries: those of the rules, the sentences that are filled with their
+    names, and the shipped ones, which decide what findings count (``counting``) and read mirrored texts."""
+    pairs = [(rules.organs, rules.abnormalities), (load_organs(), load_abnormalities())]
+    return [[[one.hash, other.hash] for one, other in pairs], load_abnormality_templates().model_dump(mode="json")]
 
 
 def _captions_of(store: Store, wanted: Organs, studies: range, rules: CaptionRules) -> dict[str, np.ndarray]:

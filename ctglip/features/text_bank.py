@@ -40,7 +40,7 @@ class TextBank:
         encoder: the frozen text encoder.
 
     Raises:
-        StoreError: ``damaged_bank``: embeddings have changed on the disk.
+        StoreError: ``damaged_bank``: embeddings have changed on the disk, or are not there.
     """
 
     def __init__(self, folder: Path, encoder: TextEncoder) -> None:
@@ -169,7 +169,7 @@ class TextBank:
             texts = about["texts"] if isinstance(about, dict) else about
             if isinstance(about, dict) and about["crc32c"] != _crc32c(path / "vectors.npy"):
                 raise StoreError(
-                    f"The embeddings in {path} have changed since they were written.",
+                    f"The embeddings in {path} have changed since they were written, or are not there.",
                     code="damaged_bank",
                     fix=f"Remove {self.folder}; its texts are embedded again.",
                 )
@@ -183,8 +183,10 @@ class TextBank:
         return self.folder / f"part-{part:05d}"
 
 
-def _crc32c(file: Path) -> int:
-    """The CRC-32C of a file."""
+def _crc32c(file: Path) -> int | None:
+    """The CRC-32C of a file; None where it is not there."""
+    if not file.exists():
+        return None
     checksum = google_crc32c.Checksum()
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):

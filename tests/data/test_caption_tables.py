@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import numpy as np
@@ -28,10 +29,11 @@ from ctglip.store.parts import table_path, write_parquet
 from ctglip.store.study import organ_row
 from ctglip.store.tables import Store
 from ctglip.types import Finding
+from ctglip.vocabulary import prompts
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.negatives import Strategy
 from ctglip.vocabulary.organs import load_organs
-from ctglip.vocabulary.prompts import negative_prompts, normal_prompts, positive_prompts
+from ctglip.vocabulary.prompts import load_abnormality_templates, negative_prompts, normal_prompts, positive_prompts
 from tests.data.plain_captions import PlainCaptions, plain_negatives, pools_of
 from tests.store.tables_of import change_table
 
@@ -263,6 +265,52 @@ def test_a_damaged_file_is_made_anew(own_store: Store) -> None:
     (folder,) = (own_store.path / "derived").glob("captions-*")
     (folder / "profile.npy").write_bytes((folder / "profile.npy").read_bytes()[:100])
     assert words(dataset(Store.open(own_store.path))) == expected
+
+
+@pytest.mark.parametrize("left", ["some", "none"])
+def test_a_folder_that_lacks_files_is_made_anew(own_store: Store, left: str) -> None:
+    """As deleting leaves it that was cut off."""
+    expected = words(dataset(own_store))
+    for name in folders(own_store):
+        for file in sorted((own_store.path / "derived" / name).iterdir())[left == "some" :]:
+            file.unlink()
+    assert words(dataset(Store.open(own_store.path))) == expected
+    assert len(list((own_store.path / "derived").glob("captions-*/profile.npy"))) == 1
+
+
+@pytest.mark.parametrize("edited", ["load_abnormality_templates", "load_organs", "load_abnormalities", "version"])
+def test_captions_of_other_shipped_dictionaries_are_not_taken(
+    own_store: Store, monkeypatch: pytest.MonkeyPatch, edited: str
+) -> None:
+    dataset(own_store)
+    templates = load_abnormality_templates()
+    others = {
+        "load_abnormality_templates": lambda: templates.model_copy(update={"normal": ("All is well.",)}),
+        "load_organs": lambda: SimpleNamespace(hash="another"),
+        "load_abnormalities": lambda: SimpleNamespace(hash="another"),
+        "version": lambda _: "another",
+    }
+    for module in (prompts, split_tables):
+        if hasattr(module, edited):
+            monkeypatch.setattr(module, edited, others[edited])
+    texts = list(dataset(Store.open(own_store.path)).texts)
+    assert len(list((own_store.path / "derived").glob("captions-*"))) == 2
+    assert ("All is well." in texts) == (edited == "load_abnormality_templates")
+
+
+def test_parts_that_were_made_are_joined_where_the_disk_is_full_then(
+    own_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = np.save
+
+    def full(file: Path, *more: Any, **how: Any) -> None:
+        if file.stem == "sum":
+            raise OSError(28, "No space left on device")
+        save(file, *more, **how)
+
+    monkeypatch.setattr(np, "save", full)
+    assert _derive(own_store.path, tmp_path / "log") == list(range(6))
+    assert (tmp_path / "log").read_text().split() == ["0", "1", "2", "3", "4", "5"]
 
 
 PART_S = 0.2

@@ -143,6 +143,9 @@ def test_a_changed_embedding_is_an_error(tmp_path):
         with pytest.raises(StoreError, match="have changed since they were written") as caught:
             TextBank(tmp_path, CountingEncoder())
         assert caught.value.code == "damaged_bank"
+    vectors.unlink()  # as deleting leaves it that was cut off
+    with pytest.raises(StoreError, match="or are not there"):
+        TextBank(tmp_path, CountingEncoder())
     vectors.write_bytes(whole)
     assert len(TextBank(tmp_path, CountingEncoder())) == 4
 
