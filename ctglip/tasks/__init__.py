@@ -29,7 +29,7 @@ A task is a head, a loss, a metric, and targets from the store. It is a subclass
 Batches, checkpoints, early stopping, resuming, shares of the labels, seeds, intervals over patients, paired
 differences and the files of the run are the same for all tasks. What a task may change besides: ``measure`` and
 ``draws`` where the metric is no mean over studies, ``finish`` for more tables, ``results`` and ``page`` for more to
-tell, ``save`` where the model itself learns.
+tell, ``tuned`` where the model itself learns, ``head_settings`` where less than the config builds the head.
 """
 
 from __future__ import annotations

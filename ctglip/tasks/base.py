@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ctglip.config import Settings
 from ctglip.evaluation.bootstrap import weighted_mean
 from ctglip.files import atomic_path, write_json
 from ctglip.models.release import Release, save_release
@@ -195,6 +196,14 @@ class Task(ABC, Generic[C]):
             **compared,
         )
 
+    def tuned(self, initialization: Initialization, network: nn.Module) -> Release:  # noqa: ARG002
+        """What ``save`` writes as the model: by default the initialization's as it was."""
+        return copy.copy(initialization.release)
+
+    def head_settings(self) -> Settings:
+        """What ``save`` writes beside the head's weights, to build it by: by default the config."""
+        return self.config
+
     def save(
         self,
         out: Path,
@@ -203,11 +212,11 @@ class Task(ABC, Generic[C]):
         results: TaskResults,
         run: FinishedRun,  # noqa: ARG002
     ) -> TaskResults:
-        """Write ``out/model``, by default the model as it was, and ``out/head``, the network's ``head`` and the config;
-        returns the results with what was measured meanwhile."""
+        """Write ``out/model``, see ``tuned``, and ``out/head``, the network's ``head`` and its settings; returns the
+        results with what was measured meanwhile."""
         assert isinstance(network.head, nn.Module)
-        save_tuned_release(out / "model", copy.copy(initialization.release), initialization.mode, results)
-        save_head(out / "head", self.head_file, network.head, self.config.model_dump(mode="json"))
+        save_tuned_release(out / "model", self.tuned(initialization, network), initialization.mode, results)
+        save_head(out / "head", self.head_file, network.head, self.head_settings().model_dump(mode="json"))
         return results
 
     def page(self, results: TaskResults, run: FinishedRun) -> str | None:  # noqa: ARG002
@@ -231,18 +240,16 @@ def save_tuned_release(folder: Path, release: Release, mode: str, results: TaskR
     save_release(folder, release, reference_text_encoder=not release.text_hash)
 
 
-def save_tuned_encoder(
-    folder: Path, initialization: Initialization, encoder: nn.Module, frozen: bool, results: TaskResults
-) -> None:
-    """Write an initialization's model with its image encoder as it is now; what was measured of one that learned is
-    left out."""
+def release_with_encoder(initialization: Initialization, encoder: nn.Module, frozen: bool) -> Release:
+    """An initialization's release with its image encoder as it is now; what was measured of one that learned is left
+    out."""
     release = copy.copy(initialization.release)
     model = copy.deepcopy(release.model)
     model.encoder.load_state_dict(encoder.state_dict())
     release.model = model.cpu().eval()
     if not frozen:
         release.calibration, release.familiarity = {}, None
-    save_tuned_release(folder, release, initialization.mode, results)
+    return release
 
 
 def in_batches(rows: Int[np.ndarray, " n"], size: int) -> Iterator[Int[np.ndarray, " b"]]:

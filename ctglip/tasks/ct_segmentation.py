@@ -4,7 +4,7 @@ The truth is the store's masks; the score is Dice, as a mean over classes of the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ctglip.ct.resample import to_grid
 from ctglip.data.reader import CachedReader
 from ctglip.data.scans import ScanSettings, render_scans
-from ctglip.errors import CohortError, ConfigError, ModelError
+from ctglip.errors import ConfigError, ModelError
 from ctglip.evaluation.bootstrap import interval_of, weighted_mean
 from ctglip.inference.encoding import evaluating
 from ctglip.inference.feature_cache import check_recipe
@@ -26,17 +26,17 @@ from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.release import Release
 from ctglip.store.mask_classes import MaskClass, class_map, mask_classes
 from ctglip.store.tables import Store
-from ctglip.tasks.base import Initialization, Task, TaskBatch, TaskObjective, save_head, save_tuned_encoder
+from ctglip.tasks.base import Initialization, Task, TaskBatch, TaskObjective, release_with_encoder
 from ctglip.tasks.ct_patches import Edges, PatchVolume, patch_batch, patch_volume
 from ctglip.tasks.ct_segmentation_network import CtSegmentationNetwork, segment_volume, supervised_loss
 from ctglip.tasks.ct_segmentation_scores import SCORES, compare_classes
+from ctglip.tasks.masked_studies import masked_studies
 from ctglip.tasks.network import initial_model
 from ctglip.tasks.results import BootstrapPatients, FinishedRun, TaskResults, compare_runs
 from ctglip.tasks.settings import CtSegmentationConfig, CtSegmentationTaskSettings
-from ctglip.tasks.studies import TEST, TRAIN, VAL, Studies
-from ctglip.tasks.targets import UnusedInput
+from ctglip.tasks.studies import VAL, Studies
 from ctglip.training.callbacks import Callbacks
-from ctglip.types import Failure, Interval
+from ctglip.types import Interval
 from ctglip.vocabulary.organs import load_organs
 
 _SCHEMA = {
@@ -169,7 +169,8 @@ class CtSegmentation(Task[CtSegmentationConfig]):
             name: None if volume.classes is None else frozenset(volume.anchors)
             for name, volume in volumes.readable(progress=progress)
         }
-        return cls(config, _drawn_studies(store, found, volumes.failures, classes), store, volumes, classes, grid)
+        studies = masked_studies(store, found, volumes.failures, settings.targets, "scan")
+        return cls(config, studies, store, volumes, classes, grid)
 
     def network(self, initialization: Initialization, rows: Int[np.ndarray, " n"]) -> CtSegmentationNetwork:  # noqa: ARG002
         """The model's encoder, left as it is by ``mode: probe``, and a decoder."""
@@ -242,21 +243,26 @@ class CtSegmentation(Task[CtSegmentationConfig]):
         numbers = np.array([number[name] for name in rows["study_id"]])
         return weighted_mean(rows[column].to_numpy(), numbers, patients.weights)
 
+    def _class_scores(self, seeds: Sequence[FinishedRun], patients: BootstrapPatients) -> dict[str, Interval | float]:
+        """Every score of every class that a test scan shows: the mean over seeds, with its interval."""
+        tables, found = [run.table("scores") for run in seeds], {}
+        for one in self.classes:
+            for column in SCORES:
+                draws = [self._draws_of(table, one.name, column, patients) for table in tables]
+                known = [each for each in draws if each is not None]
+                if known:
+                    found[f"{one.name} {_NAMES[column]}"] = interval_of(np.mean(known, axis=0))
+        return found
+
     def results(self, runs: Sequence[FinishedRun]) -> TaskResults:
         """All scores of each class with intervals over patients, and paired differences of Dice."""
         patients = BootstrapPatients.of(self.studies, self.config.evaluate)
-
-        def more(seeds: Sequence[FinishedRun]) -> dict[str, Interval | float]:
-            tables, found = [run.table("scores") for run in seeds], {}
-            for one in self.classes:
-                for column in SCORES:
-                    draws = [self._draws_of(table, one.name, column, patients) for table in tables]
-                    known = [each for each in draws if each is not None]
-                    if known:
-                        found[f"{one.name} {_NAMES[column]}"] = interval_of(np.mean(known, axis=0))
-            return found
-
-        compared = compare_runs(runs, lambda run: self.draws(run, patients), f"val_{self.score}", more)
+        compared = compare_runs(
+            runs,
+            lambda run: self.draws(run, patients),
+            f"val_{self.score}",
+            lambda seeds: self._class_scores(seeds, patients),
+        )
         table = runs[0].table("scores")
         counts = table.group_by("target").agg(pl.col("present").sum())
         shown = ", ".join(f"{target} on {present}" for target, present in sorted(counts.iter_rows()))
@@ -276,22 +282,16 @@ class CtSegmentation(Task[CtSegmentationConfig]):
             **compared,
         )
 
-    def save(
-        self,
-        out: Path,
-        initialization: Initialization,
-        network: nn.Module,
-        results: TaskResults,
-        run: FinishedRun,  # noqa: ARG002
-    ) -> TaskResults:
-        """``out/model`` with the encoder as it is now, ``out/head`` with the decoder, its classes and its grid."""
+    def tuned(self, initialization: Initialization, network: nn.Module) -> Release:
+        """With the encoder as it is now."""
         assert isinstance(network, CtSegmentationNetwork)
-        save_tuned_encoder(out / "model", initialization, network.encoder, network.frozen, results)
-        settings = self.config.segmentation.model_copy(
+        return release_with_encoder(initialization, network.encoder, network.frozen)
+
+    def head_settings(self) -> CtSegmentationTaskSettings:
+        """The classes, and the grid that the networks saw."""
+        return self.config.segmentation.model_copy(
             update={"spacing_mm": self.grid.spacing_mm, "patch": self.grid.patch}
         )
-        save_head(out / "head", self.head_file, network.head, settings.model_dump(mode="json"))
-        return results
 
 
 def decoder_on(
@@ -342,42 +342,3 @@ def _most_voxels(store: Store, spacing_mm: Edges | None) -> int:
 
 def _sides(values: Sequence[float]) -> str:
     return " x ".join(f"{value:g}" for value in values)
-
-
-def _drawn_studies(
-    store: Store,
-    found: Mapping[str, frozenset[int] | None],
-    failures: Sequence[Failure],
-    classes: Sequence[MaskClass],
-) -> Studies:
-    """The scans whose classes are known.
-
-    Args:
-        found: numbers of the classes that each scan shows; None where nobody knows.
-
-    Raises:
-        CohortError: code ``empty_split``: a class is on no training scan; no scan to validate or to judge on.
-    """
-    patients = dict(store.table("studies").select("study_id", "patient_id").iter_rows())
-    splits = dict(store.table("splits").select("study_id", "split").iter_rows())
-    problems = [UnusedInput("unreadable", failure.study_id, failure.message) for failure in failures]
-    problems += [
-        UnusedInput("no_mask", name, "Nobody drew the targets on it.") for name, one in found.items() if one is None
-    ]
-    known = {name: one for name, one in found.items() if one is not None}
-    problems += [
-        UnusedInput("no_split", name, "It has masks, but is in no split.") for name in known if name not in splits
-    ]
-    names = tuple(name for name in known if name in splits)
-    for split in (TRAIN, VAL, TEST):
-        shown = frozenset().union(*(known[name] for name in names if splits[name] == split))
-        lacking = [one.name for number, one in enumerate(classes, start=1) if number not in shown]
-        if len(lacking) == len(classes) or (lacking and split == TRAIN):
-            raise CohortError(
-                f"No scan of the split {split!r} has a mask of {', '.join(lacking)} ({len(problems)} scans could not "
-                "be used).",
-                code="empty_split",
-                fix="Give the cohort masks before preprocessing, or name other targets (segmentation.targets).",
-            )
-    of = tuple(patients[name] for name in names), tuple(splits[name] for name in names)
-    return Studies((), names, np.zeros((len(names), 0), np.float32), *of, tuple(problems))

@@ -8,7 +8,7 @@ rest, each over the pixels of all radiographs (BenchX's).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from ctglip.cxr.standardize import resized
 from ctglip.data.cxr import CxrInput, CxrInputSettings, cxr_input, stored_edge
 from ctglip.data.cxr_window import cxr_window
 from ctglip.data.reader import CachedReader
-from ctglip.errors import CohortError, ModelError
+from ctglip.errors import ModelError
 from ctglip.evaluation.bootstrap import interval_of, weighted_mean
 from ctglip.files import read_json
 from ctglip.inference.cxr_reader import RadiographOrganReader
@@ -40,17 +40,16 @@ from ctglip.tasks.base import (
     TaskBatch,
     TaskObjective,
     in_batches,
-    save_head,
-    save_tuned_encoder,
+    release_with_encoder,
 )  # fmt: skip
+from ctglip.tasks.masked_studies import masked_studies
 from ctglip.tasks.network import initial_model
 from ctglip.tasks.results import BootstrapPatients, FinishedRun, TaskResults, compare_runs
 from ctglip.tasks.segmentation_heads import SegmentationNetwork, compare_masks, pooled_dice, segmentation_loss
 from ctglip.tasks.settings import SegmentationConfig, SegmentationTaskSettings
-from ctglip.tasks.studies import TEST, TRAIN, VAL, Studies
-from ctglip.tasks.targets import UnusedInput
+from ctglip.tasks.studies import VAL, Studies
 from ctglip.training.callbacks import Callbacks
-from ctglip.types import Failure, Interval
+from ctglip.types import Interval
 from ctglip.vocabulary.organs import load_organs
 
 MaskedRadiograph = tuple[CxrInput, Bool[np.ndarray, "e e"] | None]
@@ -106,9 +105,11 @@ class Segmentation(Task[SegmentationConfig]):
         images = CachedReader(load, sorted(store.study_ids), str, capacity, config.fit.threads)
         progress = partial(callbacks.prepare, "Reading radiographs")
         found = {
-            name: None if mask is None else bool(mask.any()) for name, (_, mask) in images.readable(progress=progress)
+            name: None if mask is None else frozenset({1} if mask.any() else ())
+            for name, (_, mask) in images.readable(progress=progress)
         }
-        return cls(config, _masked_studies(store, found, images.failures, settings.target), images, window.size)
+        studies = masked_studies(store, found, images.failures, [settings.target], "radiograph")
+        return cls(config, studies, images, window.size)
 
     def network(self, initialization: Initialization, rows: Int[np.ndarray, " n"]) -> SegmentationNetwork:  # noqa: ARG002
         """The model's encoder, left as it is by ``mode: probe``, and a head."""
@@ -167,23 +168,26 @@ class Segmentation(Task[SegmentationConfig]):
             "mdice": pooled_dice(weights @ counts),
         }
 
+    def _other_dice(self, seeds: Sequence[FinishedRun], patients: BootstrapPatients) -> dict[str, Interval | float]:
+        """The kinds of Dice that are not compared: the mean over seeds, with its interval where it has one."""
+        tables = [run.table("scores") for run in seeds]
+        each = [self._dice(table, patients.numbers, patients.weights) for table in tables]
+        found: dict[str, Interval | float] = {
+            name: interval_of(np.mean([one[name] for one in each], axis=0)) for name in each[0] if name != self.score
+        }
+        return found | {"dice_batches": float(np.mean([_batch_mean(t, self.config.fit.batch) for t in tables]))}
+
     def results(self, runs: Sequence[FinishedRun]) -> TaskResults:
         """Dice with intervals over patients, and paired differences."""
         patients = BootstrapPatients.of(self.studies, self.config.evaluate)
         empty = runs[0].table("scores")["empty"].to_numpy()
-
-        def more(seeds: Sequence[FinishedRun]) -> dict[str, Interval | float]:
-            tables = [run.table("scores") for run in seeds]
-            each = [self._dice(table, patients.numbers, patients.weights) for table in tables]
-            found: dict[str, Interval | float] = {
-                name: interval_of(np.mean([one[name] for one in each], axis=0))
-                for name in each[0]
-                if name != self.score
-            }
-            return found | {"dice_batches": float(np.mean([_batch_mean(t, self.config.fit.batch) for t in tables]))}
-
         settings, size = self.config.segmentation, self.size
-        compared = compare_runs(runs, lambda run: self.draws(run, patients), f"val_{self.score}", more)
+        compared = compare_runs(
+            runs,
+            lambda run: self.draws(run, patients),
+            f"val_{self.score}",
+            lambda seeds: self._other_dice(seeds, patients),
+        )
         about = (
             f"Dice of {settings.target} by the head {settings.head}, on windows of {size} x {size} pixels; "
             f"{int(empty.sum())} of {len(empty)} test radiographs do not show it."
@@ -198,19 +202,14 @@ class Segmentation(Task[SegmentationConfig]):
             **compared,
         )
 
-    def save(
-        self,
-        out: Path,
-        initialization: Initialization,
-        network: nn.Module,
-        results: TaskResults,
-        run: FinishedRun,  # noqa: ARG002
-    ) -> TaskResults:
-        """``out/model`` with the encoder as it is now, ``out/head``."""
+    def tuned(self, initialization: Initialization, network: nn.Module) -> Release:
+        """With the encoder as it is now."""
         assert isinstance(network, SegmentationNetwork)
-        save_tuned_encoder(out / "model", initialization, network.encoder, network.frozen, results)
-        save_head(out / "head", self.head_file, network.head, self.config.segmentation.model_dump(mode="json"))
-        return results
+        return release_with_encoder(initialization, network.encoder, network.frozen)
+
+    def head_settings(self) -> SegmentationTaskSettings:
+        """The target and the head."""
+        return self.config.segmentation
 
 
 def _batch_mean(table: pl.DataFrame, size: int) -> float:
@@ -243,35 +242,6 @@ def windows(
         targets.append(mask[top : top + size, left : left + size])
     inputs = {"images": torch.from_numpy(np.stack(images))}
     return TaskBatch(inputs, torch.from_numpy(np.stack(targets)[:, None].astype(np.float32)))
-
-
-def _masked_studies(
-    store: Store, found: Mapping[str, bool | None], failures: Sequence[Failure], target: str
-) -> Studies:
-    """The radiographs that have masks.
-
-    Args:
-        found: whether each radiograph shows the target; None where it has no masks.
-    """
-    patients = dict(store.table("studies").select("study_id", "patient_id").iter_rows())
-    splits = dict(store.table("splits").select("study_id", "split").iter_rows())
-    problems = [UnusedInput("unreadable", failure.study_id, failure.message) for failure in failures]
-    problems += [UnusedInput("no_mask", name, "It has no masks.") for name, mask in found.items() if mask is None]
-    masked = [name for name, mask in found.items() if mask is not None]
-    problems += [
-        UnusedInput("no_split", name, "It has masks, but is in no split.") for name in masked if name not in splits
-    ]
-    names = tuple(name for name in masked if name in splits)
-    of = tuple(patients[name] for name in names), tuple(splits[name] for name in names)
-    for split in (TRAIN, VAL, TEST):
-        if not any(found[name] for name in names if splits[name] == split):
-            raise CohortError(
-                f"No radiograph of the split {split!r} has a mask of {target} ({len(problems)} radiographs could not "
-                f"be used).",
-                code="empty_split",
-                fix="Give the cohort masks before preprocessing, or name another target (segmentation.target).",
-            )
-    return Studies((), names, np.zeros((len(names), 0), np.float32), *of, tuple(problems))
 
 
 class OrganSegmenter:

@@ -344,7 +344,16 @@ class ReportConfig(OrganTaskConfig):
         return {**super().unread(), "evaluate.min_positives": "reports have no columns"}
 
 
-class SegmentationConfig(FinetuneConfig):
+class MaskTaskConfig(FinetuneConfig):
+    """What tasks that learn from masks share."""
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        unused = {"fit.encode": "encoders are not run ahead", "evaluate.min_positives": "masks have no positives"}
+        return {**super().unread(), **unused}
+
+
+class SegmentationConfig(MaskTaskConfig):
     """An organ or a drawn finding on radiographs: ``probe`` trains a head on a frozen encoder.
 
     Attributes:
@@ -355,13 +364,8 @@ class SegmentationConfig(FinetuneConfig):
     mode: Literal["probe", "full"] = "probe"  # pyright: ignore[reportIncompatibleVariableOverride]
     segmentation: SegmentationTaskSettings = SegmentationTaskSettings()
 
-    def unread(self) -> Mapping[str, str]:
-        """Fields that nothing reads."""
-        unused = {"fit.encode": "encoders are not run ahead", "evaluate.min_positives": "masks have no positives"}
-        return {**super().unread(), **unused}
 
-
-class CtSegmentationConfig(FinetuneConfig):
+class CtSegmentationConfig(MaskTaskConfig):
     """Organs and drawn findings on scans: ``probe`` trains a decoder on a frozen encoder.
 
     Attributes:
@@ -371,11 +375,6 @@ class CtSegmentationConfig(FinetuneConfig):
     task: Literal["ct_segmentation"] = "ct_segmentation"  # pyright: ignore[reportIncompatibleVariableOverride]
     mode: Literal["probe", "full"] = "full"  # pyright: ignore[reportIncompatibleVariableOverride]
     segmentation: CtSegmentationTaskSettings = CtSegmentationTaskSettings()
-
-    def unread(self) -> Mapping[str, str]:
-        """Fields that nothing reads."""
-        unused = {"fit.encode": "encoders are not run ahead", "evaluate.min_positives": "masks have no positives"}
-        return {**super().unread(), **unused}
 
 
 CONFIGS: dict[str, type[FinetuneConfig]] = {

@@ -68,7 +68,7 @@ def tuned(out: Path, run: Path, store: Path, size: dict[str, Any]) -> dict[str, 
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
-def shown(interval: dict[str, Any]) -> str:
+def format_score(interval: dict[str, Any]) -> str:
     """``0.861 [0.820, 0.902]``."""
     if interval["value"] is None:
         return "unknown"
@@ -77,21 +77,21 @@ def shown(interval: dict[str, Any]) -> str:
 
 
 def segmentation(out: Path, quick: bool) -> dict[str, Any]:
-    """The whole comparison: Dice of each start at each share of the labels, and their paired differences."""
+    """The comparison: Dice of each start at each share of the labels, and their paired differences."""
     size, start = SIZES[quick], time.perf_counter()
     run = pretrained(out, cohort(out, "pretraining", size["pretrain"], 100), size["steps"])
     results = tuned(out, run, cohort(out, "labelled", size["labelled"], 200), size)
     lines = ["| start | patients | Dice | seeds |", "|---|---|---|---|"]
     for point in results["points"]:
         seeds = ", ".join(f"{value:.3f}" for value in point["seeds"])
-        lines.append(f"| {point['initialization']} | {point['patients']} | {shown(point['score'])} | {seeds} |")
+        lines.append(f"| {point['initialization']} | {point['patients']} | {format_score(point['score'])} | {seeds} |")
     lines += [
         f"{one['initialization']} at {one['fraction']:.0%} minus {one['other']} at {one['other_fraction']:.0%}: "
-        f"{shown(one['difference'])}"
+        f"{format_score(one['difference'])}"
         for one in results["differences"]
         if one["fraction"] == one["other_fraction"]
     ]
     seconds = time.perf_counter() - start
     print_line("\n".join([*lines, f"{results['patients']} test patients; {seconds:.0f} s."]))
-    kept = {key: results[key] for key in ("points", "differences", "patients", "studies", "notes")}
-    return {"size": size, "targets": TARGETS, "seconds": seconds, **kept}
+    summary = {key: results[key] for key in ("points", "differences", "patients", "studies", "notes")}
+    return {"size": size, "targets": TARGETS, "seconds": seconds, **summary}

@@ -32,10 +32,10 @@ from ctglip.tasks.ct_segmentation_network import (
 from ctglip.tasks.ct_segmentation_scores import compare_classes, lesion_f1
 from ctglip.tasks.settings import CtSegmentationConfig, CtSegmentationTaskSettings, FinetuneConfig
 from ctglip.tasks.tuning import finetune
-from ctglip.training.callbacks import Callbacks
 from ctglip.types import LesionAnnotation
 from tests.inference.tiny_cxr import cxr_release, saved
 from tests.tasks.blobs import write_blobs
+from tests.tasks.kills import Killed, killed_after
 from tests.training.tiny import ORGANS, write_word_bert
 
 SPOTS = "liver:liver_metastasis"
@@ -298,15 +298,8 @@ def test_spots_are_scored_one_by_one_beside_random_weights(blobs: Store, run: Pa
 def test_a_run_that_was_stopped_goes_on_to_the_bit(blobs: Store, run: Path, tmp_path: Path) -> None:
     settings = config(seeds=(0, 1), fit={"epochs": 2, "patience": 0, "batch": 8, "device": "cpu"})
 
-    class Killed(Exception):
-        pass
-
-    def kill(done: int, _: int) -> None:
-        if done == 3:
-            raise Killed
-
     with pytest.raises(Killed):
-        finetune(run, blobs.path, tmp_path / "a", None, settings, callbacks=Callbacks(progress=kill))
+        finetune(run, blobs.path, tmp_path / "a", None, settings, callbacks=killed_after(3))
     again = finetune(run, blobs.path, tmp_path / "a", None, settings, resume=True)
     assert again == finetune(run, blobs.path, tmp_path / "b", None, settings)
     for file in (tmp_path / "b" / "runs").glob("*/weights.safetensors"):

@@ -21,6 +21,7 @@ from ctglip.tasks.studies import TEST, TRAIN, VAL
 from ctglip.tasks.targets import Target
 from ctglip.training.callbacks import Callbacks
 from ctglip.training.optim import OptimSettings
+from tests.tasks.kills import Killed, killed_after
 from tests.tasks.toys import ORGANS, TOY, Planted, planted
 
 STUDY = Target("anything", ORGANS)
@@ -197,15 +198,8 @@ def test_a_run_that_is_cut_short_ends_the_same(tmp_path) -> None:
     task, run = Read(config, studies, {"toy": inputs}), TaskRun("toy", 1.0, 5)
     whole = train_run(task, run, TOY, tmp_path / "whole", Callbacks())
 
-    class Killed(Exception):
-        pass
-
-    def kill(done: int, _: int) -> None:
-        if done == 3:
-            raise Killed
-
     with pytest.raises(Killed):
-        train_run(task, run, TOY, tmp_path / "cut", Callbacks(progress=kill))
+        train_run(task, run, TOY, tmp_path / "cut", killed_after(3))
     told: list[str] = []
     again = train_run(task, run, TOY, tmp_path / "cut", Callbacks(message=told.append))
     assert told == ["toy-1-5 goes on after epoch 3."]

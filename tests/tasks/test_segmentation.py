@@ -35,10 +35,10 @@ from ctglip.tasks.segmentation_heads import (
 )
 from ctglip.tasks.settings import FinetuneConfig, SegmentationTaskSettings
 from ctglip.tasks.tuning import finetune
-from ctglip.training.callbacks import Callbacks
 from ctglip.types import LesionAnnotation, Region, Standardized
 from ctglip.vocabulary.organs import load_organs
 from tests.inference.tiny_cxr import RECIPE, cxr_release, saved
+from tests.tasks.kills import Killed, killed_after
 from tests.training.tiny import write_word_bert
 
 
@@ -186,15 +186,8 @@ def test_tokens_are_enough_for_setr_and_the_encoder_learns_too(lungs: Store, mod
 def test_a_run_that_was_stopped_goes_on(lungs: Store, models, tmp_path: Path) -> None:
     settings = config(seeds=(0, 1), fit={"epochs": 2, "patience": 0, "batch": 8, "device": "cpu"})
 
-    class Killed(Exception):
-        pass
-
-    def kill(done: int, _: int) -> None:
-        if done == 3:
-            raise Killed
-
     with pytest.raises(Killed):
-        finetune(models["cnn"], lungs.path, tmp_path / "a", None, settings, callbacks=Callbacks(progress=kill))
+        finetune(models["cnn"], lungs.path, tmp_path / "a", None, settings, callbacks=killed_after(3))
     assert len(list((tmp_path / "a" / "runs").glob("*/run.json"))) == 1
     with pytest.raises(ConfigError, match="already holds"):
         finetune(models["cnn"], lungs.path, tmp_path / "a", None, settings)
