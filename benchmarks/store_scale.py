@@ -61,12 +61,12 @@ def main() -> None:
         if options.quick or options.files:
             studies = QUICK_FILES if options.quick else options.studies
             found["checks"] = in_a_process(checks, studies, Path(name) / "checks")
-    print(told(found))
+    print(as_text(found))
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def told(found: dict[str, Any]) -> str:
+def as_text(found: dict[str, Any]) -> str:
     """The figures as lines of text."""
     lines: list[str] = []
     for part, figures in found.items():

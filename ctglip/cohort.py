@@ -110,6 +110,8 @@ class CohortRows(Sequence[CohortRow]):
     def __getitem__(self, index: int | slice) -> CohortRow | tuple[CohortRow, ...]:
         if isinstance(index, slice):
             return tuple(_valid_row(record, self._folder) for record in self.table[index].to_dicts())
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
         return _valid_row(self.table.row(index, named=True), self._folder)
 
     def __iter__(self) -> Iterator[CohortRow]:

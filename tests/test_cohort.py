@@ -76,3 +76,13 @@ def test_an_unreadable_table_is_a_clear_error(tmp_path: Path, content: bytes) ->
     path.write_bytes(content)
     with pytest.raises(CohortError):
         read_cohort(path)
+
+
+def test_rows_are_a_sequence(tmp_path: Path) -> None:
+    rows = read_cohort(table(tmp_path, "study_id,patient_id,image\na,p,x\nb,p,y\n")).rows
+    assert [row.study_id for row in rows] == [row.study_id for row in rows] == ["a", "b"]
+    assert (rows[-1], rows[::-1]) == (rows[1], (rows[1], rows[0]))
+    assert rows.index(rows[1]) == 1
+    for index in (2, -3):
+        with pytest.raises(IndexError):
+            rows[index]

@@ -15,7 +15,8 @@ A table that is one file, as it was written before, is read as if it were one pa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -88,15 +89,16 @@ def files_of(root: Path, name: str) -> list[Path]:
         raise StoreError(f"{path} cannot be read: {error.strerror}.", code="unreadable") from error
     if name == "splits":
         return []
-    there, wanted = set(numbers(root, name)), numbers(root)
+    listed = numbers(root)  # before the table's own, which a writer adds first
+    there = set(numbers(root, name))
     if table_path(root, _STUDIES).is_file():  # an upgrade that was cut short
-        wanted = sorted(there)
-    lacking = [number for number in wanted if number not in there]
+        listed = sorted(there)
+    lacking = [number for number in listed if number not in there]
     if lacking and not (name in LATER and not there):
         raise StoreError(
             f"{path} cannot be read: it lacks {part_path(root, name, lacking[0]).name}.", code="damaged_table", fix=_FIX
         )
-    return [part_path(root, name, number) for number in wanted if number in there]
+    return [part_path(root, name, number) for number in listed if number in there]
 
 
 def read_table(root: Path, name: str) -> pl.DataFrame:
@@ -232,20 +234,26 @@ def write_part(root: Path, number: int, table: Callable[[str], pl.DataFrame]) ->
 def _with_all_labels(root: Path, number: int, content: pl.DataFrame) -> pl.DataFrame:
     """A part of ``labels`` with the columns that all of them have; where it has others, they get these first."""
     others = [part_path(root, "labels", other) for other in numbers(root, "labels") if other != number]
-    known = _labels_in(others[-1]) if others else []
-    names = sorted({*known, *content.columns} - {"study_id"})
-    for path in others if set(names) != set(known) else ():
-        write_parquet(_with_labels(read_parquet(path, "labels"), names), path, root)
-    return _with_labels(content, names)
+    names = {*content.columns} - {"study_id"}
+    known = _labels_in(others[-1]) if others else set[str]()
+    if not names <= known:
+        names = names.union(*map(_labels_in, others))
+        for path in others:
+            with suppress(StoreError):  # a part that cannot be read is made anew from its studies
+                write_parquet(_with_labels(read_parquet(path, "labels"), names), path, root)
+    return _with_labels(content, names | known)
 
 
-@reads(StoreError, "damaged_table", _FIX)
-def _labels_in(path: Path) -> list[str]:
-    return [name for name in pl.read_parquet_schema(path) if name != "study_id"]
+def _labels_in(path: Path) -> set[str]:
+    """The labels that a part has columns for; none where it cannot be read."""
+    try:
+        return set(_scan(path, "labels").collect_schema()) - {"study_id"}
+    except StoreError:
+        return set()
 
 
-def _with_labels(table: pl.DataFrame, names: list[str]) -> pl.DataFrame:
-    columns = [pl.col(name) if name in table.columns else pl.lit(None, pl.Int8).alias(name) for name in names]
+def _with_labels(table: pl.DataFrame, names: Set[str]) -> pl.DataFrame:
+    columns = [pl.col(name) if name in table.columns else pl.lit(None, pl.Int8).alias(name) for name in sorted(names)]
     return table.select("study_id", *columns)
 
 
@@ -280,13 +288,16 @@ def drop_strays(root: Path) -> None:
 
 
 def divide(root: Path, name: str, parts: Mapping[int, list[str]]) -> None:
-    """Turn a table that is one file into parts, each of the studies named; one that is not one file stays as it is."""
+    """Turn a table that is one file into parts, each of the studies named; one that is not one file stays as it is.
+
+    Raises:
+        StoreError: ``damaged_table``.
+    """
     path = table_path(root, name)
     if not path.is_file():
         return
-    table = read_parquet(path, name)
+    table = sort_table(name, read_parquet(path, name))
     with atomic_path(path) as folder:
         folder.mkdir()
         for number, ids in (parts or {0: []}).items():
-            content = sort_table(name, table.filter(pl.col("study_id").is_in(ids)))
-            _write(content, folder / part_path(root, name, number).name)
+            _write(table.filter(pl.col("study_id").is_in(ids)), folder / part_path(root, name, number).name)

@@ -90,7 +90,7 @@ def assign_splits(
     chosen |= _deal(new, chosen, findings, settings)
     names = pl.Series("split", [chosen[p] for p in studies["patient_id"]], dtype=pl.String)
     table = studies.select("study_id", "patient_id").with_columns(names)
-    gone = stored.filter(~pl.col("patient_id").is_in(patients))
+    gone = stored.filter(~pl.col("patient_id").is_in(patients)).join(studies, on="study_id", how="anti")
     table = pl.concat([table, gone]).cast(SPLITS_SCHEMA).sort("study_id")  # pyright: ignore[reportArgumentType]
     if not table.equals(stored):
         write_parquet(table, table_path(store.path, "splits"))

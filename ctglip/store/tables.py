@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from ctglip.errors import StoreError
-from ctglip.files import LOCK, atomic_path, value_hash
+from ctglip.files import LOCK, atomic_path, remove, value_hash
 from ctglip.places import check_no_links
 from ctglip.store.format import (
     INFO,
@@ -174,7 +174,7 @@ def compact(
     Studies made with another recipe, and those that cannot be read, are left out (``verify`` names them). Parts in
     which nothing has changed stay as they are; each of the others is replaced by rename.
     """
-    upgrade(store)
+    ensure_parts(store)
     wanted = _wanted(store, committed)
     held, broken = _held(store, numbers(store.path) if committed is None else again)
     same = held.join(wanted, on=["study_id", "checksum"], how="semi")
@@ -268,7 +268,11 @@ def _held(store: Store, again: Collection[int]) -> tuple[pl.DataFrame, set[int]]
 
 
 def upgrade(store: Store) -> bool:
-    """Divide tables that are one file, as they were written before, into parts; returns whether there were any."""
+    """Divide tables that are one file, as they were written before, into parts; returns whether there were any.
+
+    Raises:
+        StoreError: ``damaged_table``.
+    """
     if not is_of_before(store.path):
         return False
     if table_path(store.path, "studies").is_file():
@@ -279,6 +283,19 @@ def upgrade(store: Store) -> bool:
     for name in sorted(TABLES, key="studies".__eq__):
         divide(store.path, name, parts)
     return True
+
+
+def ensure_parts(store: Store) -> None:
+    """Divide tables of before into parts. Where one cannot be read, those that are left go: ``compact`` makes them anew
+    from the studies."""
+    try:
+        upgrade(store)
+    except StoreError as error:
+        if error.code != "damaged_table":
+            raise
+        for name in sorted(TABLES, key="studies".__ne__):
+            if table_path(store.path, name).is_file():
+                remove(table_path(store.path, name))
 
 
 def gather(studies: Iterable[StudyReader]) -> dict[str, pl.DataFrame]:

@@ -17,7 +17,7 @@ from ctglip.store.check import CheckedShard, Problem, check_shard, plan_shards
 from ctglip.store.format import JOURNAL, STUDIES, SUFFIX, TABLES, leftovers, study_path
 from ctglip.store.journal import Journal
 from ctglip.store.parts import numbers, table_path
-from ctglip.store.tables import Store, compact, upgrade
+from ctglip.store.tables import Store, compact, ensure_parts
 from ctglip.types import Progress
 
 
@@ -64,7 +64,7 @@ def _check_studies(
 ) -> list[Problem]:
     """The problems of studies and tables, found by workers and mended here."""
     if repair:
-        upgrade(store)
+        ensure_parts(store)
     shards, found, stale = plan_shards(store, journal), list[Problem](), set[str]()
     total, done = sum(len(shard.study_ids) for shard in shards), 0
     again = set(numbers(store.path)) - {shard.part for shard in shards}  # they cannot be read

@@ -87,6 +87,7 @@ class Commits:
         self._new: list[str] = []
         self._others = 0  # what the tables lack besides
         self._batch = FIRST_BATCH
+        self._tenth = len(journal.entries) // 10  # counted once: SQLite reads all entries for it
         self._entered = 0.0
 
     def add(self, result: JournalEntry) -> None:
@@ -97,7 +98,7 @@ class Commits:
         if len(self._new) >= self._batch:
             self._enter()
             self._append()
-        if self._others >= BATCH and self._others >= len(self._journal.entries) // 10:
+        if self._others >= BATCH and self._others >= self._tenth:
             self._follow()
 
     def _enter(self) -> None:

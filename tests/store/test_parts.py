@@ -228,3 +228,68 @@ def test_rows_of_another_form_leave_the_others_of_their_batch_in(store: Store) -
     file.write_text(json.dumps(content))
     add_studies(store, ["bad", "good"])
     assert store.study_ids == ["00123", "good", "s-a", "s-b"]
+
+
+def _labels(store: Store) -> list[dict]:
+    return store.table("labels").to_dicts()
+
+
+def test_dividing_and_a_new_label_lose_no_label(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctglip.store.tables.FULL", 3)
+    committed = COMMITTED | _add(store, "a-1", labels={"liver:x": 1}) | _add(store, "t-1", labels={"spleen:y": 0})
+    compact(store, committed)
+    as_before(store)
+    upgrade(store)
+    names = {tuple(pl.read_parquet_schema(path)) for path in part_files(store.path, "labels")}
+    assert names == {("study_id", "liver:hepatic_steatosis", "liver:x", "spleen:y")}
+    compact(store, committed | _add(store, "t-2", labels={"spleen:z": 1}))
+    assert verify(store) == []
+
+
+def test_a_new_label_keeps_labels_that_the_last_part_lacks(store: Store) -> None:
+    committed = COMMITTED | _add(store, "a-1", labels={"liver:x": 1})
+    compact(store, committed)
+    committed |= _add(store, "t-1")
+    compact(store, committed)
+    last = part_path(store.path, "labels", numbers(store.path)[-1])
+    pl.read_parquet(last).select("study_id").write_parquet(last)
+    compact(store, committed | _add(store, "t-2", labels={"spleen:z": 1}))
+    assert verify(store) == []
+    assert any(row["liver:x"] == 1 for row in _labels(store))
+
+
+def test_several_damaged_parts_are_made_again(store: Store) -> None:
+    committed = COMMITTED | _add(store, "t-1", labels={"liver:x": 1})
+    compact(store, committed)
+    compact(store, committed | _add(store, "t-2", labels={"liver:x": 0}))
+    for path in part_files(store.path, "labels"):
+        path.write_bytes(b"damaged")
+    verify(store, repair=True)
+    assert verify(store) == []
+
+
+@pytest.mark.parametrize("name", ["studies", "organs", "labels"])
+def test_a_damaged_table_of_before_is_made_again(store: Store, name: str) -> None:
+    hashes = table_hashes(store)
+    as_before(store)
+    table_path(store.path, name).write_bytes(b"damaged")
+    with pytest.raises(StoreError, match=f"{name}.parquet"):
+        upgrade(store)
+    verify(store, repair=True)
+    assert verify(store) == []
+    assert table_hashes(store) == hashes
+
+
+def test_a_part_that_is_added_meanwhile_is_no_damage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = parts.numbers
+    grown: list[bool] = []
+
+    def then_grows(root: Path, name: str = "studies") -> list[int]:
+        found = listed(root, name)
+        if not grown:
+            grown.append(True)
+            compact(store, COMMITTED | _add(store, "t-1"))
+        return found
+
+    monkeypatch.setattr(parts, "numbers", then_grows)
+    assert parts.read_table(store.path, "organs")["study_id"].unique().sort().to_list() == sorted(COMMITTED)

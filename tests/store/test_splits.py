@@ -112,3 +112,13 @@ def test_stratified_splits_share_out_a_rare_finding(empty: Store) -> None:
 def test_fractions_must_sum_to_one() -> None:
     with pytest.raises(ConfigError, match="sum to 1"):
         validate(SplitSettings, {"fractions": [0.5, 0.1, 0.1]}, "here")
+
+
+def test_a_study_whose_patient_was_corrected_has_one_split(empty: Store) -> None:
+    _fill(empty, 1, 1)
+    assign_splits(empty, given={"p000": "train"})
+    study_id = empty.study_ids[0]
+    studies = frame("studies", [{"study_id": study_id, "patient_id": "corrected", "split": None}])
+    write_part(empty.path, 0, lambda name: studies if name == "studies" else frame(name, []))
+    assign_splits(empty, given={"corrected": "test"})
+    assert empty.table("splits").rows() == [(study_id, "corrected", "test")]
