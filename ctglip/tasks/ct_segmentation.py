@@ -194,9 +194,9 @@ class CtSegmentation(Task[CtSegmentationConfig]):
 
     def predict(self, network: nn.Module, initialization: Initialization, rows: Int[np.ndarray, " n"]) -> pl.DataFrame:
         """``study_id``, ``patient_id`` and the row of each class, see ``compare_classes``; on the store's voxels."""
-        return self._judged(network, initialization, rows, overlap_only=False)
+        return self._scored(network, initialization, rows, overlap_only=False)
 
-    def _judged(
+    def _scored(
         self, network: nn.Module, initialization: Initialization, rows: Int[np.ndarray, " n"], overlap_only: bool
     ) -> pl.DataFrame:
         settings, view, found = self.config.segmentation, ScanView.of(initialization.release).scans, []
@@ -208,9 +208,9 @@ class CtSegmentation(Task[CtSegmentationConfig]):
             if volume is None or truth is None:
                 continue
             with evaluating(network):
-                shares = class_shares(network, volume, view, self.grid.patch, settings)
+                probabilities = class_probabilities(network, volume, view, self.grid.patch, settings)
             x, y, z = truth.shape
-            predicted = classes_on(shares, volume.affine, (x, y, z), study.affine)
+            predicted = classes_on(probabilities, volume.affine, (x, y, z), study.affine)
             rows_of = compare_classes(predicted, truth, study.spacing_mm, self.classes, settings, overlap_only)
             found += [{"study_id": name, "patient_id": patient, **one} for one in rows_of]
         return pl.DataFrame(found, schema={"study_id": pl.String, "patient_id": pl.String, **_SCHEMA})
@@ -220,7 +220,7 @@ class CtSegmentation(Task[CtSegmentationConfig]):
         rows, most = self.studies.of(VAL), self.config.segmentation.val_scans
         if len(rows) > most:
             rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
-        table = self._judged(objective.network, initialization, rows, overlap_only=True)
+        table = self._scored(objective.network, initialization, rows, overlap_only=True)
         means = table.filter("present").group_by("target").agg(pl.col("dice").mean())["dice"]
         return {f"val_{self.score}": float(means.mean() or 0.0)} if len(means) else {}  # pyright: ignore[reportArgumentType]
 
@@ -304,7 +304,7 @@ def decoder_on(
     )
 
 
-def class_shares(
+def class_probabilities(
     network: nn.Module,
     volume: PatchVolume,
     view: ScanSettings,
@@ -317,17 +317,17 @@ def class_shares(
 
 
 def classes_on(
-    shares: Float[np.ndarray, "k x y z"],
+    probabilities: Float[np.ndarray, "k x y z"],
     affine: Float[np.ndarray, "4 4"],
     shape: tuple[int, int, int],
     target: Float[np.ndarray, "4 4"],
 ) -> UInt8[np.ndarray, "i j k"]:
     """The likeliest class of each voxel of a grid (any order and direction of axes); 0 where nothing was looked at."""
     best, found = np.full(shape, -1.0, np.float32), np.zeros(shape, np.uint8)
-    for number, share in enumerate(shares):
-        placed = to_grid(share, affine, shape, target, fill=1.0 if number == 0 else 0.0, smooth=False)
-        better = placed > best
-        best[better], found[better] = placed[better], number
+    for number, probability in enumerate(probabilities):
+        resampled = to_grid(probability, affine, shape, target, fill=1.0 if number == 0 else 0.0, smooth=False)
+        better = resampled > best
+        best[better], found[better] = resampled[better], number
     return found
 
 

@@ -106,8 +106,8 @@ class PyramidDecoder(nn.Module):
             UnetrUpBlock(dims, widths[step + 1], widths[step], 3, _ratio(*self.scales[step : step + 2]), _NORM, True)
             for step in range(len(self.scales) - 1)
         )
-        judged = min(1 + supervision, max(len(self.ups), 1))
-        self.outs = nn.ModuleList(UnetOutBlock(dims, widths[step], classes) for step in range(judged))
+        scored = min(1 + supervision, max(len(self.ups), 1))
+        self.outs = nn.ModuleList(UnetOutBlock(dims, widths[step], classes) for step in range(scored))
 
     def _level(self, step: int, scale: Strides, strides: list[Strides], tokens: bool) -> int | None:
         """The encoder's level that is read at a scale; None: the image."""

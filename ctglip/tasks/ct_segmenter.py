@@ -29,7 +29,14 @@ from ctglip.modality import MODALITIES, looks_like
 from ctglip.models.device import resolve_device
 from ctglip.models.release import load_release
 from ctglip.tasks.ct_patches import patch_volume
-from ctglip.tasks.ct_segmentation import CtSegmentation, PatchGrid, ScanView, class_shares, classes_on, decoder_on
+from ctglip.tasks.ct_segmentation import (
+    CtSegmentation,
+    PatchGrid,
+    ScanView,
+    class_probabilities,
+    classes_on,
+    decoder_on,
+)
 from ctglip.tasks.settings import CtSegmentationTaskSettings
 from ctglip.types import QualityCheck, spacing_of
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
@@ -137,8 +144,8 @@ class ScanSegmenter:
         refuse_errors(made.checks)
         volume = patch_volume(made.image, None, made.affine, self.grid.spacing_mm)
         with evaluating(self.network):
-            shares = class_shares(self.network, volume, self.view.scans, self.grid.patch, self.settings)
-        labels = classes_on(shares, volume.affine, source.shape, source.affine)
+            probabilities = class_probabilities(self.network, volume, self.view.scans, self.grid.patch, self.settings)
+        labels = classes_on(probabilities, volume.affine, source.shape, source.affine)
         dicom = source.even and (path.is_dir() or is_dicom(path))
         return SegmentedScan(
             name=private_name(path),
@@ -158,18 +165,21 @@ class ScanSegmenter:
         return found
 
     def write(self, scan: SegmentedScan, out: Path) -> tuple[list[Path], str]:
-        """Write ``segmentation.nii.gz`` and ``segmentation.json``, of a DICOM series also ``segmentation.dcm``.
+        """Write ``segmentation.nii.gz`` and ``segmentation.json``, of a DICOM series also ``segmentation.dcm``; an
+        earlier one is deleted.
 
         Returns:
             The files, and why there is no DICOM segmentation of a DICOM series; empty where there is.
         """
         out.mkdir(parents=True, exist_ok=True)
+        dicom = out / "segmentation.dcm"
+        dicom.unlink(missing_ok=True)
         files = [write_nifti(out / "segmentation.nii.gz", scan.labels, scan.affine)]
         write_json(out / "segmentation.json", scan.to_json())
         files.append(out / "segmentation.json")
         if not scan.slices:
             return files, ""
         try:
-            return [*files, write_dicom_seg(out / "segmentation.dcm", scan.labels, scan.slices, self.segments())], ""
+            return [*files, write_dicom_seg(dicom, scan.labels, scan.slices, self.segments())], ""
         except CTGLIPError as error:
             return files, f"No DICOM segmentation was written: {error}"

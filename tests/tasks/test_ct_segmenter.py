@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -67,15 +68,15 @@ def test_masks_lie_on_the_voxels_of_the_file(blobs: Store, tuned: Path, tmp_path
     fine[:3, 3] = affine[:3, :3] @ (-0.25, -0.25, -0.125) + affine[:3, 3]
     shape = (40, 40, 26)
     turned(to_grid(hu, affine, shape, fine), fine, code).to_filename(tmp_path / "scan.nii.gz")
-    given = nib.load(tmp_path / "scan.nii.gz")
+    source = nib.load(tmp_path / "scan.nii.gz")
     segmenter = ScanSegmenter(tuned)
     found = segmenter.segment(tmp_path / "scan.nii.gz")
     files, missing = segmenter.write(found, tmp_path / "out")
     assert missing == ""
     assert [file.name for file in files] == ["segmentation.nii.gz", "segmentation.json"]
     written = nib.load(tmp_path / "out" / "segmentation.nii.gz")
-    assert written.shape == given.shape
-    assert np.allclose(written.affine, given.affine, atol=1e-4)
+    assert written.shape == source.shape
+    assert np.allclose(written.affine, source.affine, atol=1e-4)
     truth = turned(to_grid(labels, affine, shape, fine, labels=True), fine, code)
     assert dice(np.asarray(written.dataobj) == 1, np.asarray(truth.dataobj) > 0) > 0.75
     about = json.loads((tmp_path / "out" / "segmentation.json").read_text())
@@ -116,6 +117,8 @@ def test_a_series_gets_a_dicom_segmentation_that_is_read_back(blobs: Store, tune
     assert (written.Modality, written.StudyInstanceUID) == ("SEG", series.StudyInstanceUID)
     assert written.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeValue == "10200004"
     assert "SECRET" not in json.dumps(found.to_json())
+    segmenter.write(replace(found, slices=()), tmp_path / "out")
+    assert not files[-1].exists(), "no masks of an earlier scan stay"
 
 
 def test_a_series_whose_headers_lack_what_is_needed_gets_nifti_and_a_reason(
@@ -139,9 +142,9 @@ def test_the_command(blobs: Store, tuned: Path, tmp_path: Path) -> None:
     arguments = ["segment", str(tuned), str(tmp_path / "scan.nii.gz"), "--out", str(tmp_path / "out"), "--json"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
-    assert said["volumes_ml"]["liver"] > 10
-    assert [Path(file).name for file in said["files"]] == ["segmentation.nii.gz", "segmentation.json"]
+    output = json.loads(done.stdout)
+    assert output["volumes_ml"]["liver"] > 10
+    assert [Path(file).name for file in output["files"]] == ["segmentation.nii.gz", "segmentation.json"]
 
 
 def test_what_cannot_be_is_said(blobs: Store, tuned: Path, run: Path, tmp_path: Path) -> None:
