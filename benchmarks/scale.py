@@ -90,9 +90,9 @@ def _findings(ids: pl.Series, names: list[str], rng: np.random.Generator) -> pl.
     status = np.array([row[0] for row in pool])
     weights = sum((status == name) * share / (status == name).sum() for name, share in STATUSES.items())
     count = len(ids) * FINDINGS
-    drawn, measure = rng.choice(len(pool), count, p=weights), rng.integers(2, 60, count)
-    measured = np.isin(status[drawn], ("affirmed", "uncertain")) & (rng.random(count) < 0.5)
-    columns = [pl.Series(column).gather(drawn) for column in zip(*pool, strict=True)]
+    chosen, measure = rng.choice(len(pool), count, p=weights), rng.integers(2, 60, count)
+    measured = np.isin(status[chosen], ("affirmed", "uncertain")) & (rng.random(count) < 0.5)
+    columns = [pl.Series(column).gather(chosen) for column in zip(*pool, strict=True)]
     return pl.DataFrame({
         "study_id": ids.gather(np.repeat(np.arange(len(ids)), FINDINGS)),
         "sentence_index": np.tile(np.arange(FINDINGS, dtype=np.int32), len(ids)),

@@ -69,7 +69,8 @@ def cache_of(store: Path, name: str) -> Path:
     """
     folder = store / name
     check_no_links(store, *(Path(*Path(name).parts[: k + 1]) for k in range(len(Path(name).parts))))
-    if os.access(folder if folder.exists() else store, os.W_OK):
+    there = next((path for path in (folder, *folder.parents) if path.exists()), store)
+    if os.access(there, os.W_OK):
         return folder
     return user_cache() / "stores" / value_hash(str(store.resolve())) / name
 

@@ -52,6 +52,17 @@ def test_a_store_that_may_not_be_written_is_cached_elsewhere(tmp_path: Path, mon
     assert all(path.is_relative_to(tmp_path / "cache") for path in found)
 
 
+def test_a_folder_in_a_store_that_another_user_owns_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CTGLIP_CACHE", str(tmp_path / "cache"))
+    store = tmp_path / "store"
+    (store / "derived").mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != store / "derived")
+    assert cache_of(store, "derived/texts").is_relative_to(tmp_path / "cache")
+    assert cache_of(store, "cache/crops") == store / "cache" / "crops"
+
+
 @pytest.mark.parametrize("link", ["cache", "cache/crops"])
 def test_caches_behind_links_are_not_written(link: str, tmp_path: Path) -> None:
     store, elsewhere = tmp_path / "store", tmp_path / "elsewhere"

@@ -115,10 +115,10 @@ class _Profiles:
     def add(self, evidence: OrganEvidence, kind: CaptionKind, captions: Sequence[Caption], mirrored: bool) -> int:
         """The number of an organ's profile."""
         used = captions[:1] if kind == "normal" else captions  # the dictionary's words come when all is known
-        said = tuple((tuple(sorted(one.names)), one.report) for one in used)
+        entries = tuple((tuple(sorted(one.names)), one.report) for one in used)
         affirmed, maybe = tuple(evidence.affirmed), evidence.uncertain.union(evidence.affirmed)
         variant = mirrored and kind == "normal"
-        profile = (evidence.organ, KINDS.index(kind), variant, affirmed, said, maybe, evidence.negated)
+        profile = (evidence.organ, KINDS.index(kind), variant, affirmed, entries, maybe, evidence.negated)
         return self.profiles.setdefault(profile, len(self.profiles))
 
     def plain(self, first_mirrored: int, texts: list[str]) -> dict[str, Any]:
@@ -175,14 +175,14 @@ class _Join:
     def _add_profiles(self, entries: dict[str, Any], numbers: np.ndarray, mirrored: bool) -> None:
         first, texts = entries["first_mirrored"], entries["texts"]
         for local in range(first, len(numbers)) if mirrored else range(first):
-            organ, kind, variant, affirmed, said, maybe, negated = entries["profiles"][local]
+            organ, kind, variant, affirmed, captions, maybe, negated = entries["profiles"][local]
             self.affirmed[mirrored][organ].update(affirmed)
-            captions = tuple(
-                (self._key(organ, names), tuple(self._text(texts[one]) for one in report)) for names, report in said
+            numbered = tuple(
+                (self._key(organ, names), tuple(self._text(texts[one]) for one in report)) for names, report in captions
             )
             false = (organ, tuple(self._codes(maybe)), tuple(self._codes(negated)))
             number = self.false.setdefault(false, len(self.false))
-            profile = (organ, kind, variant, tuple(self._codes(affirmed)), captions, number)
+            profile = (organ, kind, variant, tuple(self._codes(affirmed)), numbered, number)
             numbers[local] = self.profiles.setdefault(profile, len(self.profiles))
 
     @staticmethod

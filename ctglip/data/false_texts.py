@@ -52,8 +52,8 @@ class Negatives:
         first = [false.denied[i] for i in rng.permutation(len(false.denied))[:count]] if len(false.denied) else []
         out = []
         for number, (which, caption, wording, position) in enumerate(rng.random((count, 4)).tolist()):
-            drawn = first[number] if number < len(first) else bisect_right(false.cumulative, which)
-            finding = false.finding_texts[false.rows[drawn]]
+            row = first[number] if number < len(first) else bisect_right(false.cumulative, which)
+            finding = false.finding_texts[false.rows[row]]
             chosen = finding.captions[bisect_right(finding.cumulative, caption)]
             out.append(worded(chosen, wording < report_wording, position))
         return np.array(out, dtype=np.int64)

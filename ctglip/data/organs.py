@@ -162,13 +162,13 @@ class OrganDataset(TextDataset[OrganSample]):
         study_ids = studies_of(store, split)
         names = [organs[name].name for name in settings.organs or trainable_organs(store, organs, abnormalities)]
         instances = split_instances(store, study_ids, names, settings.crops)
-        wanted = Organs(study_ids, names, instances.study, instances.organ)
-        captions = split_captions(store, wanted, caption_rules(
+        rules = caption_rules(
             organs, abnormalities, settings.unmentioned_as_negative, settings.augment.mirror > 0, settings.held_out
-        ))  # fmt: skip
+        )
+        captions = split_captions(store, Organs(study_ids, names, instances.study, instances.organ), rules)
         if settings.held_out:
-            kept = np.flatnonzero(captions.profile >= 0)
-            instances, captions = instances.take(kept), captions.take(kept)
+            rows = np.flatnonzero(captions.profile >= 0)
+            instances, captions = instances.take(rows), captions.take(rows)
         if not len(instances):
             raise no_organs(store, split)
         self.reader = open_crops(store, instances, settings.crops, organs, settings.cache, settings.threads)

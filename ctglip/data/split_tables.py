@@ -81,7 +81,7 @@ def _slots(store: Store) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Organs:
-    """The organs of studies that captions are wanted of, study by study.
+    """The organs of studies that get captions, study by study.
 
     Attributes:
         study_ids, names: what ``study`` and ``organ`` count through.
@@ -105,16 +105,16 @@ def organs_of_studies(study_ids: Sequence[str], names: Sequence[str], pairs: Seq
     return Organs(study_ids, names, study, organ)
 
 
-def split_captions(store: Store, wanted: Organs, rules: CaptionRules, progress: Progress | None = None) -> CaptionTable:
+def split_captions(store: Store, organs: Organs, rules: CaptionRules, progress: Progress | None = None) -> CaptionTable:
     """The captions of some organs of a store's studies, in order.
 
     Args:
         progress: called with (parts done, parts) while they are derived.
     """
     settings = [rules.unmentioned_as_negative, rules.mirrored, sorted(rules.held_out)]
-    key = [VERSION, version("ctglip"), store.version("findings"), _dictionaries(rules), settings, wanted.hash]
-    starts = range(0, max(len(wanted.study_ids), 1), STUDIES)
-    parts = [partial(_captions_of, store, wanted, range(start, start + STUDIES), rules) for start in starts]
+    key = [VERSION, version("ctglip"), store.version("findings"), _dictionaries(rules), settings, organs.hash]
+    starts = range(0, max(len(organs.study_ids), 1), STUDIES)
+    parts = [partial(_captions_of, store, organs, range(start, start + STUDIES), rules) for start in starts]
     joined = partial(join_captions, rules=rules)
     return CaptionTable(derived(store, "captions", key, parts, joined, progress), rules)
 
@@ -126,13 +126,13 @@ def _dictionaries(rules: CaptionRules) -> list[Any]:
     return [[[one.hash, other.hash] for one, other in pairs], load_abnormality_templates().model_dump(mode="json")]
 
 
-def _captions_of(store: Store, wanted: Organs, studies: range, rules: CaptionRules) -> dict[str, np.ndarray]:
+def _captions_of(store: Store, organs: Organs, studies: range, rules: CaptionRules) -> dict[str, np.ndarray]:
     """The captions of some studies, by their numbers."""
-    ids = wanted.study_ids[studies.start : studies.stop]
-    first, last = np.searchsorted(wanted.study, (studies.start, studies.stop))
+    ids = organs.study_ids[studies.start : studies.stop]
+    first, last = np.searchsorted(organs.study, (studies.start, studies.stop))
     findings = findings_by_study(store, set(ids))
-    rows: list[tuple[int, int]] = np.column_stack([wanted.study[first:last], wanted.organ[first:last]]).tolist()
-    reports = [(findings.get(wanted.study_ids[study], ()), wanted.names[organ]) for study, organ in rows]
+    rows: list[tuple[int, int]] = np.column_stack([organs.study[first:last], organs.organ[first:last]]).tolist()
+    reports = [(findings.get(organs.study_ids[study], ()), organs.names[organ]) for study, organ in rows]
     return caption_part(reports, rules)
 
 

@@ -46,10 +46,10 @@ class TextBank:
     def __init__(self, folder: Path, encoder: TextEncoder) -> None:
         self.folder = folder / encoder.hash
         self.encoder = encoder
-        self._places: dict[str, int] = {}
+        self._rows: dict[str, int] = {}
         self._ids: dict[str, int] = {}
         self._texts: list[str] = []
-        self._asked = np.zeros(0, dtype=np.int64)
+        self._row_of_id = np.zeros(0, dtype=np.int64)
         self._parts: list[np.ndarray] = []
         self._starts: list[int] = [0]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -76,10 +76,10 @@ class TextBank:
                 and all the texts, so that they are to the last bit what encoding them gives. Not for patients' texts.
         """
         new = [text for text in dict.fromkeys(texts) if text not in self._ids]
-        self._embed([text for text in new if text not in self._places], progress, cache)
+        self._embed([text for text in new if text not in self._rows], progress, cache)
         self._ids.update(zip(new, range(len(self._texts), len(self._texts) + len(new)), strict=True))
         self._texts += new
-        self._asked = np.append(self._asked, [self._places[text] for text in new]).astype(np.int64)
+        self._row_of_id = np.append(self._row_of_id, [self._rows[text] for text in new]).astype(np.int64)
         return torch.tensor([self._ids[text] for text in texts], dtype=torch.long)
 
     def vectors(self, ids: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
@@ -88,10 +88,10 @@ class TextBank:
         Raises:
             IndexError: an index that nothing has.
         """
-        flat_ids, count = ids.reshape(-1).cpu().numpy(), len(self._asked)
+        flat_ids, count = ids.reshape(-1).cpu().numpy(), len(self._row_of_id)
         if len(flat_ids) and not 0 <= flat_ids.min() <= flat_ids.max() < count:
             raise IndexError(f"Text ids {flat_ids.min()}..{flat_ids.max()} are outside the bank's 0..{count - 1}.")
-        flat_ids = self._asked[flat_ids]
+        flat_ids = self._row_of_id[flat_ids]
         found = np.empty((len(flat_ids), self.dim), dtype=np.float32)
         which = np.searchsorted(self._starts, flat_ids, side="right") - 1
         for part in set(which.tolist()):
@@ -127,7 +127,7 @@ class TextBank:
     def _add(self, texts: list[str], progress: Progress, cache: Path | None) -> None:
         """Encode those that are still missing, and commit them as one part, the next that no other process commits."""
         self._read_new_parts()
-        texts = [text for text in texts if text not in self._places]
+        texts = [text for text in texts if text not in self._rows]
         if not texts:
             return
         vectors = self._encoded(texts, progress, cache)
@@ -176,7 +176,7 @@ class TextBank:
             mapped = np.load(path / "vectors.npy", mmap_mode="r")
             self._parts.append(np.asarray(mapped))  # still on disk, but indexed as fast as any array
             for position, text in enumerate(texts, start=self._starts[-1]):
-                self._places.setdefault(text, position)
+                self._rows.setdefault(text, position)
             self._starts.append(self._starts[-1] + len(texts))
 
     def _path(self, part: int) -> Path:

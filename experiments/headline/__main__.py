@@ -155,13 +155,13 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where everything is kept (headline-output, quick: -quick)")
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8), help="runs at a time")
     parser.add_argument("--so-far", action="store_true", help="train nothing more: judge and show what is done")
-    asked = parser.parse_args()
-    minutes = asked.minutes or (_QUICK_MINUTES if asked.quick else None)
-    folder = asked.folder or Path("headline-output-quick" if asked.quick else "headline-output")
-    plan = work.QUICK if asked.quick else work.FULL
-    plan = replace(plan, steps=asked.steps) if asked.steps else plan
-    found = run(plan, folder, asked.workers, minutes, asked.so_far)
-    for path in (folder / "ladder.json", asked.json):
+    arguments = parser.parse_args()
+    minutes = arguments.minutes or (_QUICK_MINUTES if arguments.quick else None)
+    folder = arguments.folder or Path("headline-output-quick" if arguments.quick else "headline-output")
+    plan = work.QUICK if arguments.quick else work.FULL
+    plan = replace(plan, steps=arguments.steps) if arguments.steps else plan
+    found = run(plan, folder, arguments.workers, minutes, arguments.so_far)
+    for path in (folder / "ladder.json", arguments.json):
         keep(found, path)
     if found["arms"]:
         print_line("\n".join(figures.lines(found)))

@@ -121,16 +121,16 @@ def config_of(arm: str, seed: int, steps: int, crops: Path) -> PretrainConfig:
     """
     from ctglip.config import load_settings
 
-    asked = ARMS[arm]
-    count = steps * asked.budgets
+    chosen = ARMS[arm]
+    count = steps * chosen.budgets
     common = (
         f"seed={seed}", f"optim.warmup={max(1, count // 10)}", f"loop.steps={count}", "loop.threads=1", "loop.pairs=0",
         "loop.trackers=[]", f"loop.checkpoint_every={max(10, count // 6)}", "loop.keep=1", "loop.device=cpu",
         "loop.validate_every=0", "data.threads=1",
     )  # fmt: skip
-    if asked.config == "small/ctglip_cnn":
+    if chosen.config == "small/ctglip_cnn":
         common += ("data.cache.keep=disk", f"data.cache.folder={crops.resolve()}")
-    return load_settings(PretrainConfig, asked.config, [*common, *asked.changes])
+    return load_settings(PretrainConfig, chosen.config, [*common, *chosen.changes])
 
 
 def leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -102,8 +102,8 @@ class Answers:
         table = table.filter((pl.col("anatomy") == fold) == abroad)
         questions = []
         for (organ, name), rows in sorted(table.group_by("organ", "abnormality")):
-            asked = not abroad or f"{organ}:{name}" in self.comparable[fold]
-            if not asked or (names and name not in names) or rows["label"].n_unique() < 2:
+            comparable = not abroad or f"{organ}:{name}" in self.comparable[fold]
+            if not comparable or (names and name not in names) or rows["label"].n_unique() < 2:
                 continue
             who = np.array([self.patients[patient] for patient in rows["patient_id"]])
             questions.append(Question(rows["label"].to_numpy(), rows["difference"].to_numpy(), who))
@@ -182,7 +182,7 @@ def _row(answers: Answers, arm: str) -> dict[str, Any]:
 def aims(answers: Answers, found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What was aimed at, what came out, and whether it is met; None where it can't be said yet."""
     own = found["arms"].get("recipe", {}).get("left_out")
-    asked: list[tuple[str, Mapping[str, Any] | None, float, bool]] = [
+    targets: list[tuple[str, Mapping[str, Any] | None, float, bool]] = [
         ("organ crops with masks (recipe): at least 0.80", own, 0.80, False),
         ("recipe minus report-level CLIP: at least +0.20", answers.difference("recipe", "report", True), 0.20, True),
         ("recipe minus boxes: at least +0.10", answers.difference("recipe", "box", True), 0.10, True),
@@ -197,7 +197,7 @@ def aims(answers: Answers, found: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
     return [
         {"aim": aim, "found": value, "met": None if value is None else _met(value, least, above_zero)}
-        for aim, value, least, above_zero in asked
+        for aim, value, least, above_zero in targets
     ]
 
 

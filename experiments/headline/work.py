@@ -249,21 +249,21 @@ def _features_judged(bench: Bench, job: Job) -> dict[str, Any]:
         pair: PairLabels(known.rows[inside[known.rows]], known.labels[inside[known.rows]])
         for pair, known in labels.items()
     }
-    place = {(one.study_id, one.organ): number for number, one in enumerate(instances)}
+    numbers = {(one.study_id, one.organ): number for number, one in enumerate(instances)}
     rows: dict[tuple[str, str], np.ndarray] = {}
-    kept = []
-    for (organ, name), some in _asked(bench, studies_of(store, "test")).group_by("organ", "abnormality"):
-        found = some.filter(pl.Series([(study, organ) in place for study in some["study_id"]]))
-        rows[str(organ), str(name)] = np.array([place[study, organ] for study in found["study_id"]], np.int64)
-        kept.append(found)
+    tables = []
+    for (organ, name), some in _known_labels(bench, studies_of(store, "test")).group_by("organ", "abnormality"):
+        found = some.filter(pl.Series([(study, organ) in numbers for study in some["study_id"]]))
+        rows[str(organ), str(name)] = np.array([numbers[study, organ] for study in found["study_id"]], np.int64)
+        tables.append(found)
     columns = VOLUME if job.arm == "volume_alone" else tuple(range(len(NAMES)))
     scores, unfitted = fitted_scores((features, taught), (features, rows), columns)
-    table = pl.concat(kept).with_columns(difference=pl.Series(np.concatenate([scores[pair] for pair in rows])))
+    table = pl.concat(tables).with_columns(difference=pl.Series(np.concatenate([scores[pair] for pair in rows])))
     _write(bench, job, table)
     return {"pairs_without_labels": unfitted, "train_wall_s": time.monotonic() - clock}
 
 
-def _asked(bench: Bench, studies: Sequence[str]) -> pl.DataFrame:
+def _known_labels(bench: Bench, studies: Sequence[str]) -> pl.DataFrame:
     """study_id, organ, abnormality and label of what is known of some studies."""
     truth = pl.read_csv(bench.truth, schema_overrides={"study_id": pl.String})
     table = truth.filter(pl.col("study_id").is_in(list(studies))).unpivot(index="study_id", value_name="label")
@@ -279,13 +279,13 @@ def _everything(folder: Path) -> tuple[list[Any], np.ndarray, Any]:
     from ctglip.vocabulary.abnormalities import load_abnormalities
     from ctglip.vocabulary.organs import load_organs
 
-    bench, kept = Bench.open(folder), folder / "hand_features"
+    bench, cache = Bench.open(folder), folder / "hand_features"
     store, organs = Store.open(folder / "store"), load_organs()
-    wanted = sorted(_asked(bench, store.study_ids)["organ"].unique())
-    kept.mkdir(exist_ok=True)
-    instances, features = training_organs(store, store.study_ids, wanted), []
+    names = sorted(_known_labels(bench, store.study_ids)["organ"].unique())
+    cache.mkdir(exist_ok=True)
+    instances, features = training_organs(store, store.study_ids, names), []
     for study, group in groupby(instances, key=lambda one: one.study_id):
-        some, path = list(group), kept / f"{study}.json"
+        some, path = list(group), cache / f"{study}.json"
         if not path.is_file():
             rows = hand_features(store, some, organs)
             write_json(path, [[None if np.isnan(value) else value for value in row] for row in rows.tolist()])
@@ -303,14 +303,14 @@ def _write(bench: Bench, job: Job, table: pl.DataFrame) -> None:
 
 def main() -> None:
     """Prepare, or do one job."""
-    folder, asked = Path(sys.argv[1]), sys.argv[2]
+    folder, name = Path(sys.argv[1]), sys.argv[2]
     tied_to_the_parent()
     bench = Bench.open(folder)
-    if asked == PREPARE:
+    if name == PREPARE:
         prepare(bench)
         return
     plain = [job for job in jobs_of(bench.plan) if job.arm in FEATURES]
-    for job in plain if asked == PLAIN else [Job.of(asked)]:
+    for job in plain if name == PLAIN else [Job.of(name)]:
         do(bench, job)
 
 

@@ -126,7 +126,7 @@ def read_radiographs(
 
     store, table = Store.open(store_path), pl.read_csv(truth, schema_overrides={"study_id": pl.String})
     pairs = [name for name in table.columns if ":" in name]
-    told = {row["study_id"]: [row[name] for name in pairs] for row in table.iter_rows(named=True)}
+    labels_of = {row["study_id"]: [row[name] for name in pairs] for row in table.iter_rows(named=True)}
     found: dict[str, list[tuple[np.ndarray, list[int]]]] = {"train": [], "other": []}
     for split in ("train", judged):
         radiographs = StudyDataset(
@@ -134,7 +134,7 @@ def read_radiographs(
             texts="pairs", training=False,
         )  # fmt: skip
         here = [
-            (radiographs.sampled([row], 0)[0].image, told[radiographs.study_ids[row]])
+            (radiographs.sampled([row], 0)[0].image, labels_of[radiographs.study_ids[row]])
             for row in range(min(len(radiographs), 400))
         ]
         found["train" if split == "train" else "other"] += here
@@ -159,18 +159,21 @@ def vectors(release: Any, images: np.ndarray, pairs: list[str]) -> dict[str, np.
     with torch.no_grad():
         raw = [[release.embed(texts) for texts in sides] for sides in prompts]
         text = [[model.text(side).mean(0) for side in sides] for sides in raw]
-        heads = {} if model.resampler is None else {"said": model.resampler.textual}
-        said = [[heads["said"](side).mean(0) for side in sides] for sides in raw] if heads else []
+        queries = (
+            []
+            if model.resampler is None
+            else [[model.resampler.textual(side).mean(0) for side in sides] for sides in raw]
+        )
         for start in range(0, len(images), 64):
             vision = model.encode_image(torch.from_numpy(images[start : start + 64]))
             head = model.image_head
-            whole = head(head.features(head.select(vision)))
+            pooled = head(head.features(head.select(vision)))
             for side, name in enumerate(("positive", "negative")):
                 axis = torch.stack([both[side] for both in text])
-                out.setdefault(f"whole_{name}", []).append((whole @ axis.T).numpy())
-                if said:
+                out.setdefault(f"whole_{name}", []).append((pooled @ axis.T).numpy())
+                if queries:
                     observed = model.resampler.visual(model.resampler(vision).tokens)
-                    axis = torch.stack([both[side] for both in said])
+                    axis = torch.stack([both[side] for both in queries])
                     out.setdefault(f"sets_{name}", []).append(torch.einsum("bqe,ae->baq", observed, axis).numpy())
     return {name: np.concatenate(some) for name, some in out.items()}
 
@@ -223,11 +226,13 @@ def figures(release: Any, radiographs: dict[str, Radiographs], pairs: list[str])
     found["best query"] = macro(np.stack([apart["other"][:, a, q] for a, q in enumerate(best)], axis=1), truth)
     found["best queries"] = float(len(set(best.tolist())))
     answers = other["sets_positive"].argmax(2)
-    rows, asked = truth.nonzero()
-    found["queries"] = float(2 ** information(answers[rows, asked], answers[rows, asked]))
-    found["asked"], found["asked, permuted"] = above_chance(lambda said: information(answers[rows, asked], said), asked)
+    rows, pair = truth.nonzero()
+    found["queries"] = float(2 ** information(answers[rows, pair], answers[rows, pair]))
+    found["asked"], found["asked, permuted"] = above_chance(
+        lambda labels: information(answers[rows, pair], labels), pair
+    )
     moved = np.roll(np.arange(len(truth)), len(truth) // 2)
-    found["exchanged"] = information(answers[moved[rows], asked], asked)
+    found["exchanged"] = information(answers[moved[rows], pair], pair)
     order = np.arange(len(truth))
     found["seen"], found["seen, permuted"] = above_chance(
         lambda at: float(np.mean([information(answers[:, a], truth[at, a]) for a in range(len(pairs))])), order
@@ -270,13 +275,13 @@ def main() -> None:
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--cxr", type=int, metavar="N", help="so many radiographs")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="all by default; three with --quick")
-    asked = parser.parse_args()
-    arms = asked.arms or ([*ARMS][:2] + [*ARMS][-1:] if asked.quick else list(ARMS))
-    radiographs, steps = (40, 4) if asked.quick else (1000, 300)
+    arguments = parser.parse_args()
+    arms = arguments.arms or ([*ARMS][:2] + [*ARMS][-1:] if arguments.quick else list(ARMS))
+    radiographs, steps = (40, 4) if arguments.quick else (1000, 300)
     with tempfile.TemporaryDirectory() as folder:
-        sizes = (asked.steps or steps, asked.cxr or radiographs, 64)
-        results = measured(asked.out or Path(folder), arms, asked.seeds, sizes, asked.split)
-    keep(results, asked.json)
+        sizes = (arguments.steps or steps, arguments.cxr or radiographs, 64)
+        results = measured(arguments.out or Path(folder), arms, arguments.seeds, sizes, arguments.split)
+    keep(results, arguments.json)
     names = list(dict.fromkeys(name for runs in results["arms"].values() for name in runs[0]))
     print_line("\n| | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 1))
     for arm, runs in results["arms"].items():
