@@ -34,14 +34,7 @@ from ctglip.inference.model_readers import reader_of
 from ctglip.models.release import Release, load_release
 from ctglip.store.mask_classes import class_map, mask_classes
 from ctglip.store.tables import Store
-from ctglip.tasks.base import (
-    Initialization,
-    Task,
-    TaskBatch,
-    TaskObjective,
-    in_batches,
-    release_with_encoder,
-)  # fmt: skip
+from ctglip.tasks.base import Initialization, Task, TaskBatch, TaskObjective, in_batches, release_with_encoder
 from ctglip.tasks.masked_studies import masked_studies
 from ctglip.tasks.network import initial_model
 from ctglip.tasks.results import BootstrapPatients, FinishedRun, TaskResults, compare_runs
