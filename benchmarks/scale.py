@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -160,8 +161,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ctglip-scale-") as scratch:
         for studies in [200, 1000] if arguments.quick else arguments.studies:
             path = (arguments.folder or Path(scratch)) / f"store-{studies}"
-            if not (path / "store.json").is_file():
+            if not (path / "splits.parquet").is_file():  # which is written last
                 make_store(path, studies)
+            shutil.rmtree(path / "derived", ignore_errors=True)
             for state in ("first run", "later run"):
                 command = [sys.executable, __file__, "--child", str(path)]
                 done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
