@@ -88,17 +88,17 @@ def plan_shards(store: Store, journal: Journal | None) -> list[StoreShard]:
     present = pl.DataFrame({"study_id": study_ids(store.path)}, schema={"study_id": pl.String})
     unserved = frozenset(() if journal is None else journal.unserved())
     found: list[StoreShard] = []
-    seen = [pl.DataFrame(schema={"study_id": pl.String})]
+    known = [pl.DataFrame(schema={"study_id": pl.String})]
     for number, ids in _ids_by_part(store):
-        new = ids.join(pl.concat(seen), on="study_id", how="anti")
+        new = ids.join(pl.concat(known), on="study_id", how="anti")
         there = new.join(present, on="study_id", how="semi")["study_id"].sort().to_list()
-        seen.append(new)
+        known.append(new)
         groups = list(chunks(there, SHARD)) or [[]]
         for position, group in enumerate(groups):
             low = group[0] if position else None
             high = groups[position + 1][0] if position + 1 < len(groups) else None
             found.append(StoreShard(store, number, tuple(group), unserved.intersection(group), low, high))
-    alone = present.join(pl.concat(seen), on="study_id", how="anti")["study_id"].to_list()
+    alone = present.join(pl.concat(known), on="study_id", how="anti")["study_id"].to_list()
     return found + [
         StoreShard(store, None, tuple(group), unserved.intersection(group)) for group in chunks(alone, SHARD)
     ]

@@ -25,8 +25,8 @@ def findings_by_study(
         choice: which count; the store's own (``store.json``) when None.
     """
     found: dict[str, list[Finding]] = {}
-    wanted = store.scan("findings").filter(pl.col("study_id").is_in(list(study_ids))).collect()
-    for columns in wanted.sort("study_id", maintain_order=True).iter_rows(named=True):
+    table = store.scan("findings").filter(pl.col("study_id").is_in(list(study_ids))).collect()
+    for columns in table.sort("study_id", maintain_order=True).iter_rows(named=True):
         finding = Finding(**{name: columns[name] for name in _FINDING})
         found.setdefault(columns["study_id"], []).append(finding)
     organs = load_organs()

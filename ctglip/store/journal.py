@@ -197,7 +197,7 @@ class Journal:
         try:
             with self._connection:
                 self._connection.executemany(statement, values)
-        except sqlite3.OperationalError as error:  # a full disk, a place that may not be written
+        except sqlite3.OperationalError as error:  # a full disk, or a file that may not be written
             raise OutputError(
                 f"{self._path} cannot be written: {one_line(error)}.",
                 fix="What was finished is kept: see to the disk, and run the same command again.",
@@ -235,7 +235,7 @@ class Journal:
         for study_id in self.disagreements():
             path = study_path(self._store.path, study_id)
             if study_id not in self.entries:
-                entry = _whole(path)
+                entry = _sound_entry(path)
                 if entry is None:
                     remove(path)
                 else:
@@ -252,7 +252,7 @@ def entry_of(study: StudyReader) -> JournalEntry:
     return JournalEntry(study.study_id, study.attributes["recipe_hash"], checksum=study.attributes["source_checksum"])
 
 
-def _whole(path: Path) -> JournalEntry | None:
+def _sound_entry(path: Path) -> JournalEntry | None:
     """The entry of a study that is not in the journal; None where the study is not as it was written."""
     try:
         study = StudyReader(path)

@@ -257,15 +257,15 @@ def _with_labels(table: pl.DataFrame, names: Set[str]) -> pl.DataFrame:
     return table.select("study_id", *columns)
 
 
-def write_parquet(table: pl.DataFrame, path: Path, beside: Path | None = None) -> None:
+def write_parquet(table: pl.DataFrame, path: Path, folder: Path | None = None) -> None:
     """Write a parquet file by rename; equal tables give equal bytes.
 
     Args:
-        beside: the folder of the unfinished file, on the same disk; that of ``path`` when None. A table's folder holds
+        folder: that of the unfinished file, on the same disk; that of ``path`` when None. A table's folder holds
             nothing but its parts at any time, since other readers take all that is in it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path, beside) as temporary:
+    with atomic_path(path, folder) as temporary:
         _write(table, temporary)
 
 

@@ -191,7 +191,7 @@ class StudyReader:
 
     Args:
         path: of the study's folder.
-        for_rows: only the rows are wanted, as many studies are gathered: the form of the rest is not looked at.
+        for_rows: only the rows are read, as for tables over many studies: the form of the rest is not checked.
 
     Raises:
         StoreError: ``no_study`` or ``damaged_study``.

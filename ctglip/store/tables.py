@@ -175,17 +175,17 @@ def compact(
     which nothing has changed stay as they are; each of the others is replaced by rename.
     """
     ensure_parts(store)
-    wanted = _wanted(store, committed)
+    studies = _committed_studies(store, committed)
     held, broken = _held(store, numbers(store.path) if committed is None else again)
-    same = held.join(wanted, on=["study_id", "checksum"], how="semi")
-    stays = held.join(wanted, on="study_id", how="semi")
+    same = held.join(studies, on=["study_id", "checksum"], how="semi")
+    stays = held.join(studies, on="study_id", how="semi")
     counts = held.group_by("part").len().join(same.group_by("part").len("same"), on="part", how="left")
     stale = counts.filter(pl.col("len") != pl.col("same").fill_null(0))["part"].to_list()
     for number in sorted({*stale, *broken}):
         of_part = pl.col("part") == number
         ids, unchanged = stays.filter(of_part)["study_id"], same.filter(of_part)["study_id"]
         _rewrite(store, number, ids.to_list(), [] if number in broken else unchanged.to_list())
-    add_studies(store, wanted.join(held, on="study_id", how="anti")["study_id"].to_list())
+    add_studies(store, studies.join(held, on="study_id", how="anti")["study_id"].to_list())
     drop_strays(store.path)
     if not numbers(store.path):
         write_part(store.path, 0, lambda name: frame(name, []))
@@ -234,7 +234,7 @@ def _rewrite(store: Store, number: int, ids: list[str], unchanged: list[str]) ->
         write_part(store.path, number, tables.__getitem__)
 
 
-def _wanted(store: Store, committed: Mapping[str, str] | pl.DataFrame | None) -> pl.DataFrame:
+def _committed_studies(store: Store, committed: Mapping[str, str] | pl.DataFrame | None) -> pl.DataFrame:
     """The studies that the tables are to hold, with their checksums."""
     if isinstance(committed, pl.DataFrame):
         return committed

@@ -208,8 +208,8 @@ def plan_cases(
         JournalEntry(failure.study_id, plan.recipe_hash, checksum=_stored(journal, failure.study_id), failure=failure)
         for failure in cohort.bad
     )
-    texts, drawn = organ_text.texts if organ_text else {}, localization.lesions if localization else {}
-    cases = Cases(cohort.rows, plan, texts, drawn)
+    texts, annotated = organ_text.texts if organ_text else {}, localization.lesions if localization else {}
+    cases = Cases(cohort.rows, plan, texts, annotated)
     with ThreadPoolExecutor(max_workers=16) as pool:  # a network drive answers slowly but many at a time
         for start in range(0, len(cohort.rows), PLANNED):
             rows = cohort.rows[start : start + PLANNED]

@@ -29,7 +29,7 @@ MONTAGE = 12
 ODD = 4.0
 """A value is an outlier when its robust z-score (by median and MAD) is beyond this."""
 MOST_OUTLIERS = 8
-MOST_DRAWN = 20_000
+MOST_PLOTTED = 20_000
 _ORGAN_NOTES = (
     "Organs that touch the border of the scan are left out of the volumes: they may be cut off.",
     "Mean and spread (standard deviation) of HU are taken over all voxels of an organ's masks.",
@@ -73,7 +73,7 @@ def quality_page(store: Store, failures: Sequence[Failure] = (), notes: Sequence
             f"Outliers lie more than {ODD:g} robust standard deviations (by median and median deviation) from the "
             "median; volumes are compared on a logarithmic scale.",
             *(() if _read(store.scan("organs").head(1)).is_empty() else _ORGAN_NOTES),
-            *([f"Of more than {MOST_DRAWN} values as many are drawn, at even ranks."] if done > MOST_DRAWN else ()),
+            *([f"Of more than {MOST_PLOTTED} values as many are drawn, at even ranks."] if done > MOST_PLOTTED else ()),
             "The montage shows studies with outliers first, then others at even steps through the list.",
         ),
     )
@@ -194,9 +194,9 @@ def _distribution(name: str, unit: str, ids: list[str], values: np.ndarray, log:
     odd = oddness(np.log(np.maximum(values, 1e-3)) if log else values)
     worst = sorted((i for i in range(len(ids)) if odd[i] > ODD), key=lambda i: (-odd[i], ids[i]))
     outliers = tuple(Outlier(ids[i], float(values[i])) for i in worst[:MOST_OUTLIERS])
-    ranks = np.linspace(0, len(values) - 1, MOST_DRAWN, dtype=int)
-    drawn = values if len(values) <= MOST_DRAWN else np.sort(values)[ranks]
-    return Distribution(name, unit, tuple(drawn.tolist()), outliers)
+    ranks = np.linspace(0, len(values) - 1, MOST_PLOTTED, dtype=int)
+    plotted = values if len(values) <= MOST_PLOTTED else np.sort(values)[ranks]
+    return Distribution(name, unit, tuple(plotted.tolist()), outliers)
 
 
 def oddness(values: np.ndarray) -> np.ndarray:

@@ -77,7 +77,7 @@ def test_tables_that_failed_half_way_are_brought_in_line_at_the_end(
 
 
 def test_the_page_draws_at_most_so_many_values_and_keeps_their_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "MOST_DRAWN", 5)
+    monkeypatch.setattr(quality, "MOST_PLOTTED", 5)
     drawn = quality._distribution("Spacing", "mm", [f"s{n}" for n in range(100)], np.arange(100.0)[::-1])
     assert (len(drawn.values), drawn.values[0], drawn.values[-1]) == (5, 0.0, 99.0)
 
