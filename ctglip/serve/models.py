@@ -55,10 +55,10 @@ def load_models(runs: Sequence[Path]) -> dict[str, ServedModel]:
     """
     found: dict[str, ServedModel] = {}
     for number, run in enumerate(runs):
-        name = run.resolve().name
+        folder = run.resolve()
         drafter = ReportDrafter(run) if (run / "head" / "report.json").is_file() else None
         pipeline = drafter.pipeline if drafter else load_model(run)
-        name = run.resolve().parent.name if name == "model" else name
+        name = folder.parent.name if folder.name == "model" else folder.name
         found[f"m{number}"] = ServedModel(f"m{number}", name, pipeline, drafter)
     if len({one.pipeline.modality.name for one in found.values()}) > 1:
         raise CTGLIPError(

@@ -221,22 +221,6 @@ def test_a_language_model_of_a_folder_writes(tmp_path: Path) -> None:
         pieces_for(other, ())
 
 
-def test_passages_are_of_one_organ(tiny: tuple[Store, Path], run: Path) -> None:
-    """What is said of several organs is said of each in the dictionary's words; the rest stands as it stood."""
-    store, dictionaries = tiny[0], dictionaries_of(load_release(run))
-    organs = ("liver", "spleen", "kidney_left")
-    found = read_passages(store, store.study_ids, store.study_ids, organs, dictionaries, ("findings",), 1)
-    name = store.study_ids[0]
-    words = dict(store.table("reports").select("study_id", "text").iter_rows()).get(name)
-    assert set(found.organs) == set(organs)
-    sentences = [found.texts[name, organ] for organ in organs]
-    assert all(sentence for sentence in sentences)
-    if words:
-        assert all(sentence in words for sentence in sentences)
-    affirmed = {fact.organ for fact in found.facts[name] if fact.status == "affirmed"}
-    assert affirmed == {organ for study, organ in found.affirming if study == name}
-
-
 def test_a_report_is_right_about_itself(tiny: tuple[Store, Path], run: Path) -> None:
     store, dictionaries = tiny[0], dictionaries_of(load_release(run))
     organs = ("liver", "spleen", "kidney_left")
