@@ -138,6 +138,39 @@ def test_a_scan_is_dropped_read_and_asked(opened: Opener, files: tuple[Path, Pat
     state(page, "home")
 
 
+def test_a_draft_shows_what_speaks_against_it(opened: Opener, scan_id: str) -> None:
+    page = opened()
+    sentence = {
+        "text": "The spleen is <b>enlarged</b>.",
+        "affirmed": ["splenomegaly"],
+        "fault": "it speaks of the spleen",
+    }
+    organ = {"organ": "liver", "sentences": [sentence], "remarks": ["It is cut off."], "reason": ""}
+    missing = {"organ": "spleen", "sentences": [], "remarks": [], "reason": "The spleen is not in the scan."}
+    draft = {"disclaimer": "No device.", "organs": [organ, missing], "impression": sentence["text"]}
+
+    def writing(route: Any) -> None:
+        answer = route.fetch()
+        value = answer.json()
+        for model in value["models"]:
+            model["writes_reports"] = True
+        route.fulfill(response=answer, json=value)
+
+    page.route("**/api/server", writing)
+    page.route("**/report?*", lambda route: route.fulfill(json=draft))
+    page.reload()
+    state(page, "home")
+    page.evaluate(f"location.hash = '#/scan/{scan_id}'")
+    state(page, "ready")
+    page.locator("button[name=draft]").click()
+    page.locator(".draft-of .sentence").wait_for()
+    text = page.locator(".drafted").inner_text()
+    for part in ("No device.", sentence["text"], sentence["fault"], "It is cut off.", missing["reason"]):
+        assert part in text
+    page.locator(".draft-of .sentence").click()
+    page.wait_for_selector("button[data-organ=liver][aria-pressed=true]")
+
+
 def test_a_scan_that_comes_after_it_was_left_stays_away(opened: Opener, scan_id: str) -> None:
     page = opened()
     late: list[Any] = []

@@ -1,4 +1,4 @@
-"""What is affirmed and not true is hallucinated, what is true and not affirmed is omitted; what is doubtful is neither."""
+"""What is affirmed and not true is hallucinated, what is true and not affirmed is omitted; doubt is neither."""
 
 from __future__ import annotations
 

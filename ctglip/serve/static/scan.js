@@ -154,20 +154,30 @@ class Panel {
   // A button that has the model draft the report; a click on a sentence chooses its organ.
   draft() {
     if (!this.model.writes_reports) return null;
-    const place = h("div", { class: "drafted", "aria-live": "polite" });
+    const result = h("div", { class: "drafted", "aria-live": "polite" });
     const button = h("button", { type: "button", name: "draft", onclick: async () => {
       button.disabled = true;
       try {
         const found = await call("GET", `${this.base}/report?${this.query}`);
-        const lines = found.organs.map((one) => h("p", {}, ...one.sentences.map((sentence) => h("button", {
-          type: "button", class: "sentence", "data-organ": one.organ,
-          onclick: () => { const organ = this.organs.organs.find((known) => known.organ === one.organ); if (organ) this.choose(organ, true); },
-        }, sentence.affirmed.length ? h("b", {}, sentence.text) : sentence.text)), one.reason ? h("span", { class: "soft" }, one.reason) : null));
-        place.replaceChildren(h("p", { class: "warn" }, found.disclaimer), h("h3", {}, "Findings"), ...lines, h("h3", {}, "Impression"), h("p", {}, found.impression));
-      } catch (error) { place.replaceChildren(fault(error)); }
+        const lines = found.organs.map((one) => this.passage(one));
+        result.replaceChildren(h("p", { class: "warn" }, found.disclaimer), h("h3", {}, "Findings"), ...lines, h("h3", {}, "Impression"), h("p", {}, found.impression));
+      } catch (error) { result.replaceChildren(fault(error)); }
       button.disabled = false;
     } }, "Draft a report");
-    return h("section", { class: "draft-of", "aria-label": "Draft of a report" }, button, place);
+    return h("section", { class: "draft-of", "aria-label": "Draft of a report" }, button, result);
+  }
+
+  // What a draft says of one organ, with all that speaks against it.
+  passage(one) {
+    const sentences = one.sentences.flatMap((sentence) => [
+      h("button", {
+        type: "button", class: "sentence", "data-organ": one.organ,
+        onclick: () => { const organ = this.organs.organs.find((known) => known.organ === one.organ); if (organ) this.choose(organ, true); },
+      }, sentence.affirmed.length ? h("b", {}, sentence.text) : sentence.text),
+      sentence.fault ? h("span", { class: "warn" }, `(the dictionary contradicts it: ${sentence.fault}) `) : null,
+    ]);
+    const remarks = one.remarks.map((remark) => h("span", { class: "small warn" }, `${remark} `));
+    return h("p", {}, ...sentences, ...remarks, one.reason ? h("span", { class: "soft" }, one.reason) : null);
   }
 
   async choose(organ, go) {
