@@ -14,7 +14,7 @@ from ctglip.store.tables import Store
 from ctglip.tasks.draft_page import write_draft
 from ctglip.tasks.report_draft import ReportDrafter
 from ctglip.tasks.tuning import finetune
-from tests.inference.tiny_cxr import cxr_release, draw_radiograph, saved, truth_of, write_cxr_store
+from tests.inference.tiny_cxr import BOXES, cxr_release, draw_radiograph, saved, truth_of, write_cxr_store
 from tests.tasks.test_report import config
 from tests.training.tiny import write_word_bert
 
@@ -35,7 +35,7 @@ def test_reports_of_radiographs_are_written_and_drafted(
     drafter = ReportDrafter(tmp_path / "out")
     rng = np.random.default_rng(7)
     pixels = draw_radiograph(rng, truth_of(rng)).astype(np.float32)
-    draft = drafter.draft(Radiograph(pixels))
+    draft = drafter.draft(Radiograph(pixels), regions=BOXES)
     assert [one.organ for one in draft.organs] == list(drafter.writer.organs)
     assert any(one.sentences for one in draft.organs)
     page = write_draft(drafter, draft, tmp_path / "draft").read_text()
