@@ -58,7 +58,7 @@ class OrganSlots:
         arrays = derived(store, "slots", [VERSION, store.version("organs")], [partial(_slots, store)], _only)
         self._starts = dict(zip(arrays["studies"].tolist(), arrays["starts"].tolist(), strict=True))
         self._numbers = {name: number for number, name in enumerate(arrays["names"].tolist())}
-        self._organs = np.append(arrays["organs"], np.int16(-1))
+        self._organs = arrays["organs"]
 
     def __call__(self, study_id: str, organ: str) -> int:
         start, number = self._starts[study_id], self._numbers[organ]
