@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
@@ -46,7 +47,8 @@ def spread(
         address: a Ray cluster that does it instead.
 
     Raises:
-        CTGLIPError: ``no_cluster`` when no Ray cluster answers at ``address``; what ``work`` raises.
+        CTGLIPError: ``no_cluster`` when no Ray cluster answers at ``address``; ``worker_died`` when a process here did;
+            what ``work`` raises.
     """
     if address is not None:
         return _on_ray(work, items, workers, address)
@@ -63,6 +65,12 @@ def _in_processes(work: Callable[[_Item], _Result], items: Iterable[_Item], work
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
+        except BrokenProcessPool as error:
+            raise CTGLIPError(
+                "A worker process died before its work was done; most often the memory was used up.",
+                code="worker_died",
+                fix="Use fewer workers.",
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from ctglip.errors import StoreError
+from ctglip.errors import CTGLIPError, StoreError
 from ctglip.parallel import QUEUED, count_on_one_thread, spread, worker_threads
 
 
@@ -86,3 +86,9 @@ def test_a_worker_ends_with_its_parent() -> None:
     while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
         assert time.monotonic() < until
         time.sleep(0.1)
+
+
+def test_a_worker_that_dies_is_an_error_that_says_so() -> None:
+    with pytest.raises(CTGLIPError, match="fewer workers") as caught:
+        list(spread(os._exit, [1, 1], workers=2))
+    assert caught.value.code == "worker_died"
