@@ -70,7 +70,6 @@ def report(
 def write_sr(path: Path, files: Sequence[Path], draft: ReportDraft) -> None:
     """The draft as a DICOM structured report about some DICOM images."""
     from ctglip.ct.structured_report import write_structured_report
-    from ctglip.tasks.report_draft import DISCLAIMER, NOTHING_FOUND
 
     findings = [one.text for organ in draft.organs for one in organ.sentences] + list(draft.not_read)
-    write_structured_report(path, files, DISCLAIMER, findings, draft.affirming or (NOTHING_FOUND,))
+    write_structured_report(path, files, draft.disclaimer, findings, draft.affirming or (draft.without_impression,))

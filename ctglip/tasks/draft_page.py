@@ -18,8 +18,6 @@ from ctglip.pages.draft import DraftFigure, DraftLine, DraftPage, DraftParagraph
 from ctglip.pages.parts import Picture
 from ctglip.pages.pictures import best_slice, slice_picture, window_for
 from ctglip.tasks.report_draft import (
-    DISCLAIMER,
-    NOTHING_FOUND,
     DraftedOrgan,
     DraftedSentence,
     ReportDraft,
@@ -57,10 +55,10 @@ def draft_page(drafter: ReportDrafter, draft: ReportDraft, maps: Iterable[HeatMa
     )
     return DraftPage(
         title=draft.name,
-        disclaimer=DISCLAIMER,
+        disclaimer=draft.disclaimer,
         findings=paragraphs,
         impression=tuple(line for paragraph in paragraphs for line in paragraph.lines if line.affirms),
-        nothing=NOTHING_FOUND,
+        nothing=draft.without_impression,
         not_read=draft.not_read,
         silent=tuple(one.display for one in draft.organs if not one.sentences and not one.reason),
         figures=tuple(figures.values()),

@@ -12,17 +12,19 @@ import torch
 from ctglip.config import validate
 from ctglip.ct.dicom import series_files
 from ctglip.data.reader import InMemory
-from ctglip.files import is_dicom
+from ctglip.files import is_dicom, read_json
 from ctglip.inference.encoded_study import EncodedStudy
 from ctglip.inference.heatmap import HeatMap
 from ctglip.inference.pipeline import CUT_OFF_HINT, GivenBoxes, ImageLike, Masks, Pipeline
 from ctglip.inference.query_settings import changed_recipe, query_settings
 from ctglip.inference.scoring import Pair
 from ctglip.models.release import load_release
+from ctglip.pages.wording import format_interval
 from ctglip.reports.contradictions import check_passage, first_sound
 from ctglip.reports.parser import get_parser
 from ctglip.tasks.report_settings import WritingSettings
 from ctglip.tasks.report_writer import load_writer
+from ctglip.types import Interval
 
 DISCLAIMER = "Draft written by a model for research. It is not a medical device, and nothing in it is a diagnosis."
 NOTHING_FOUND = "No abnormality is described in the organs that were read."
@@ -70,11 +72,13 @@ class ReportDraft:
         name: of the image.
         organs: those that are written about.
         study: the image with its organs, for pictures.
+        disclaimer: what stands above it: what it is not, and how good the writer was on test patients.
     """
 
     name: str
     organs: tuple[DraftedOrgan, ...]
     study: EncodedStudy
+    disclaimer: str = DISCLAIMER
 
     @property
     def findings(self) -> str:
@@ -89,8 +93,18 @@ class ReportDraft:
 
     @property
     def impression(self) -> str:
-        """The sentences that affirm something."""
-        return " ".join(self.affirming) or NOTHING_FOUND
+        """The sentences that affirm something, or what stands in their place."""
+        return " ".join(self.affirming) or self.without_impression
+
+    @property
+    def without_impression(self) -> str:
+        """In place of an impression that is empty; a writer of nonsense affirms nothing either, and no scan is normal
+        for that."""
+        sentences = [one for organ in self.organs for one in organ.sentences]
+        contradicted = sum(bool(one.fault) for one in sentences)
+        if contradicted:
+            return f"No impression: the dictionary contradicts {contradicted} of {len(sentences)} sentences."
+        return NOTHING_FOUND
 
     @property
     def affirming(self) -> tuple[str, ...]:
@@ -106,13 +120,13 @@ class ReportDraft:
 
     def text(self) -> str:
         """The draft as plain text."""
-        return f"{DISCLAIMER}\n\nFINDINGS:\n{self.findings}\n\nIMPRESSION:\n{self.impression}\n"
+        return f"{self.disclaimer}\n\nFINDINGS:\n{self.findings}\n\nIMPRESSION:\n{self.impression}\n"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {
             "scan": self.name,
-            "disclaimer": DISCLAIMER,
+            "disclaimer": self.disclaimer,
             "findings": self.findings,
             "impression": self.impression,
             "organs": [asdict(organ) for organ in self.organs],
@@ -128,6 +142,7 @@ class ReportDrafter:
 
     Attributes:
         pipeline: reads and answers.
+        disclaimer: of its drafts.
 
     Raises:
         ModelError: code ``no_reports``: it is no such folder; ``not_aligned``: its model was trained without texts.
@@ -135,6 +150,7 @@ class ReportDrafter:
 
     def __init__(self, folder: Path) -> None:
         self.writer = load_writer(folder / "head")
+        self.disclaimer = " ".join(filter(None, (DISCLAIMER, _measured(folder / "results.json"))))
         release = load_release(folder)
         release.check_aligned()
         self.pipeline = Pipeline(release)
@@ -179,7 +195,8 @@ class ReportDrafter:
         lacking = [organ for organ in self.writer.organs if not study.vectors.knows(organ)]
         study = self.pipeline.encode_organs(study, lacking)
         texts = self._passages(study, how)
-        return ReportDraft(study.name, tuple(self._drafted(organ, study, texts) for organ in self.writer.organs), study)
+        organs = tuple(self._drafted(organ, study, texts) for organ in self.writer.organs)
+        return ReportDraft(study.name, organs, study, self.disclaimer)
 
     def heat_maps(self, draft: ReportDraft) -> list[HeatMap]:
         """Where what is affirmed comes from, by the model's own answers; one map for each (organ, abnormality)."""
@@ -221,3 +238,18 @@ class ReportDrafter:
         verdict, mark = study.vectors.verdicts.get(organ), study.vectors.marks.get(organ, "")
         unlike = f"It is outside what this model has seen ({verdict.why})." if verdict and verdict.outside else ""
         return replace(made, sentences=sentences, remarks=tuple(filter(None, (mark, unlike))))
+
+
+def _measured(results: Path) -> str:
+    """How good the writer was on the test patients of its training, beside a report that calls everything normal."""
+    if not results.is_file():
+        return "How good this writer is was not kept."
+    found = read_json(results)
+    scores = {one["initialization"]: Interval(**one["score"]) for one in found["points"]}
+    text = f"On {found['patients']} test patients its clinical F1 was {format_interval(Interval(**found['score']))}"
+    normal = scores.get("normal")
+    if normal is None:
+        return f"{text}."
+    worse = (found["score"]["value"] or 0.0) <= (normal.value or 0.0)
+    verdict = " It is no better than that: do not use what it writes." if worse else ""
+    return f"{text}, and {format_interval(normal)} with everything called normal.{verdict}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,14 @@ from ctglip.ct.structured_report import write_structured_report
 from ctglip.errors import ConfigError, CTGLIPError, ModelError, ScanError
 from ctglip.store.tables import Store
 from ctglip.tasks.draft_page import write_draft
-from ctglip.tasks.report_draft import DISCLAIMER, NOTHING_FOUND, DraftedOrgan, ReportDraft, ReportDrafter
+from ctglip.tasks.report_draft import (
+    DISCLAIMER,
+    NOTHING_FOUND,
+    DraftedOrgan,
+    DraftedSentence,
+    ReportDraft,
+    ReportDrafter,
+)
 from ctglip.tasks.tuning import finetune
 from ctglip.types import LabelMap, Scan
 from ctglip.vocabulary.organs import load_organs
@@ -58,9 +66,41 @@ def test_a_draft_says_what_is_there_and_what_is_not(drafter: ReportDrafter) -> N
     assert missing.reason in draft.findings
     assert DISCLAIMER in draft.text()
     assert all(one in draft.findings for one in draft.affirming)
-    assert draft.impression == (" ".join(draft.affirming) or NOTHING_FOUND)
+    assert draft.impression == (" ".join(draft.affirming) or draft.without_impression)
     empty = ReportDraft("scan", (DraftedOrgan("liver", "liver"),), draft.study)
     assert empty.impression == NOTHING_FOUND
+
+
+def test_a_writer_of_nonsense_calls_no_scan_normal(drafter: ReportDrafter) -> None:
+    study = drafter.draft(*patient(100)[:2]).study
+    nonsense = DraftedSentence("No evident abnormality in the right.", fault="nothing in it is known of this organ")
+    sound = DraftedSentence("The liver is normal.")
+    draft = ReportDraft("scan", (DraftedOrgan("liver", "liver", (sound, nonsense)),), study)
+    assert draft.impression == "No impression: the dictionary contradicts 1 of 2 sentences."
+    assert replace(draft, organs=(DraftedOrgan("liver", "liver", (sound,)),)).impression == NOTHING_FOUND
+
+
+@pytest.mark.parametrize(
+    ("score", "normal", "said"),
+    [
+        (0.41, 0.27, "On 43 test patients its clinical F1 was 0.410, and 0.270 with everything called normal."),
+        (0.0, 0.3, "do not use what it writes."),
+        (0.41, None, "On 43 test patients its clinical F1 was 0.410."),
+    ],
+)
+def test_a_draft_says_how_good_its_writer_is(
+    drafter: ReportDrafter, tmp_path: Path, score: float, normal: float | None, said: str
+) -> None:
+    arms = {"run": score, **({} if normal is None else {"normal": normal})}
+    points = [
+        {"initialization": name, "score": {"value": value, "low": None, "high": None}} for name, value in arms.items()
+    ]
+    folder = shutil.copytree(drafter.pipeline.release.folder.parent, tmp_path / "out")
+    (folder / "results.json").write_text(json.dumps({"patients": 43, "score": scores["run"], "points": points}))
+    assert ReportDrafter(folder).disclaimer.startswith(DISCLAIMER)
+    assert ReportDrafter(folder).disclaimer.endswith(said)
+    (folder / "results.json").unlink()
+    assert "was not kept" in ReportDrafter(folder).disclaimer
 
 
 def test_how_it_is_written_can_be_changed(drafter: ReportDrafter) -> None:
@@ -88,7 +128,7 @@ def test_the_page_shows_the_organ_of_each_sentence(drafter: ReportDrafter, tmp_p
     assert DISCLAIMER in page
     assert "<script" not in page
     value = json.loads((tmp_path / "report.json").read_text())
-    assert value["disclaimer"] == DISCLAIMER
+    assert value["disclaimer"] == draft.disclaimer
     assert value["findings"] == draft.findings
     assert (tmp_path / "report.txt").read_text() == draft.text()
 
