@@ -92,9 +92,8 @@ def test_a_draft_says_how_good_its_writer_is(
     drafter: ReportDrafter, tmp_path: Path, score: float, normal: float | None, said: str
 ) -> None:
     arms = {"run": score, **({} if normal is None else {"normal": normal})}
-    points = [
-        {"initialization": name, "score": {"value": value, "low": None, "high": None}} for name, value in arms.items()
-    ]
+    scores = {name: {"value": value, "low": None, "high": None} for name, value in arms.items()}
+    points = [{"initialization": name, "score": value} for name, value in scores.items()]
     folder = shutil.copytree(drafter.pipeline.release.folder.parent, tmp_path / "out")
     (folder / "results.json").write_text(json.dumps({"patients": 43, "score": scores["run"], "points": points}))
     assert ReportDrafter(folder).disclaimer.startswith(DISCLAIMER)
